@@ -43,9 +43,11 @@ from edgeshard.errors import (
     StorageBusyError,
     StorageError,
     StorageIOError,
+    StoreWatchedError,
     TableError,
     TransactionError,
     UnreadableRowError,
+    WatcherStalledError,
 )
 from edgeshard.format import VERSION
 from edgeshard.records.declare import AgentData, table
@@ -88,10 +90,12 @@ __all__ = [
     "StorageError",
     "StorageIOError",
     "Store",
+    "StoreWatchedError",
     "TableError",
     "TransactionError",
     "UnreadableRowError",
     "VerifyReport",
+    "WatcherStalledError",
     "__version__",
     "table",
 ]

@@ -22,6 +22,8 @@
     │   ├── ReferenceChangedError    a reference file was changed or replaced
     │   └── FormatError              a database, but not one that this version of edgeshard reads
     ├── MergeInProgressError         another merger works on the master
+    │   ├── StoreWatchedError        a watcher merges the store's rows
+    │   └── WatcherStalledError      a watcher holds the store, and merges nothing
     ├── PostgresError
     │   ├── PostgresUnavailableError PostgreSQL cannot be reached, or cannot work now
     │   ├── PostgresDeniedError      PostgreSQL refuses the login or a permission
@@ -273,9 +275,31 @@ class FormatError(StorageError):
 
 
 class MergeInProgressError(EdgeshardError):
-    """Another merger works on the master, or watches the store.
+    """Another merger works on the master, or a process has the store for itself, such as a restore.
 
     Nothing needs to be done: that merger merges the rows. Or wait for it (`Store.merge(lock_wait=...)`).
+    """
+
+
+class StoreWatchedError(MergeInProgressError):
+    """A watcher is at work on the store, and merges its rows: a merge of its own has nothing to do.
+
+    To see all rows written so far, use `Store.query` with ``fresh=True``, or `Store.merge_now`.
+
+    Attributes:
+        pid: the watcher's process, or None if it is not known, or of another container.
+    """
+
+    def __init__(self, action: str, path: str | os.PathLike[str], cause: str, pid: int | None = None) -> None:
+        super().__init__(action, path, cause)
+        self.args = (*self.args, pid)
+        self.pid = pid
+
+
+class WatcherStalledError(MergeInProgressError):
+    """A watcher has the store for itself but merges nothing: it is stopped, or has not finished a pass for long.
+
+    Rows are pending until it goes on, or has ended and another merger merges them. The message says which it is.
     """
 
 

@@ -1179,12 +1179,50 @@ class Problem(Report):
 
 
 @attrs.frozen(repr=False)
+class WatcherStatus(Report):
+    """The watcher of a store: the process that merges new rows as they come.
+
+    Attributes:
+        pid: its process, or None if it is not known, or of another container.
+        since: since when it has watched the store, or None if it is not known.
+        pass_age_s: how long ago it finished a pass, or committed rows in one, in seconds; None if it is not known.
+        rescan_s: how often it checks all shards, in seconds, or None if it is not known.
+        is_stopped: whether a signal has stopped its process.
+        is_stuck: whether it has not finished a pass for several rescans, although rows are pending.
+    """
+
+    _computed = ("is_stalled",)
+
+    pid: int | None
+    since: datetime.datetime | None
+    pass_age_s: float | None
+    rescan_s: float | None
+    is_stopped: bool
+    is_stuck: bool
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it merges nothing."""
+        return self.is_stopped or self.is_stuck
+
+    def _line(self) -> str:
+        who = "a watcher" if self.pid is None else f"a watcher (pid {self.pid})"
+        if self.is_stopped:
+            return f"{who} is stopped, and merges nothing"
+        if self.is_stuck:
+            since = f"has not finished a pass for {self.pass_age_s:.0f} s"
+            return f"{who} {since}, although rows are pending; it should do so every {self.rescan_s:.3g} s"
+        return f"{who} merges this store"
+
+
+@attrs.frozen(repr=False)
 class StatusReport(Report):
     """What `Store.status` found.
 
     Attributes:
         at: when the store was read.
-        watching: whether a merger watches the store, or None if that cannot be determined.
+        watching: whether a watcher merges new rows, or None if that cannot be determined; False if it is stalled.
+        watcher: the watcher, stalled or not, or None if there is none, or nothing is known of it.
         master: the master.
         shards: the shards: quarantined ones first, then by pending rows (most first), then by agent.
         gaps: rows known to exist that neither the master nor a shard has, by agent, stream and seq.
@@ -1224,6 +1262,7 @@ class StatusReport(Report):
     unnamed: str = ""
     clock: ClockReport | None = None
     blocked_rows: int = 0
+    watcher: WatcherStatus | None = None
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -1259,6 +1298,8 @@ class StatusReport(Report):
         if self.watching:
             return "a merger watches"
         watcher = "no merger watches" if self.watching is False else "whether a merger watches is unknown"
+        if self.watcher is not None and self.watcher.is_stalled:
+            watcher = str(self.watcher)
         if self.merged_s_ago is None:
             return f"{watcher}, and nothing was merged yet"
         return f"{watcher}, the last merge of rows was {units.duration(self.merged_s_ago)} ago"

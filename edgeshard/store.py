@@ -337,14 +337,16 @@ class Store:
             sources: other edgeshard databases (masters, shards, bundles, copies) to merge as well; they are only read.
             dry_run: report what would be done, and change nothing. What would be pruned is not reported.
             keep_empty: keep the empty shards of agents that have ended.
-            lock_wait: how long to wait for another merger, in seconds; -1 forever.
+            lock_wait: how long to wait for another merger, in seconds; -1 forever. A watcher that is at work merges the
+                rows itself, and is not waited for.
             should_stop: called after each shard; once it returns True the merge ends early and keeps what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
             ConfigurationError: there is no such store: make it with `init` if no agent has written to it yet.
-            MergeInProgressError: another merger is at work on this master, or watches the store (a watching merger
-                does not prevent merging `sources`).
+            StoreWatchedError: a watcher merges the store's rows (which does not prevent merging `sources`).
+            WatcherStalledError: a watcher has the store for itself, but is stopped, or finishes no pass.
+            MergeInProgressError: another merger is at work on this master.
             DiskBudgetError: the disk budget has no space for pending rows; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """

@@ -108,11 +108,22 @@ def add_lock_wait(
     """Add ``--lock-wait``; `whom` says for whom to wait."""
     parser.add_argument(
         "--lock-wait",
+        action=_LockWait,
         type=seconds,
         default=default_s,
         metavar="S",
         help=f"wait up to S seconds {whom} (default: {default_s:.0f})",
     )
+    parser.set_defaults(is_lock_wait_given=False)
+
+
+class _LockWait(argparse.Action):
+    """Stores the time, and that it was given: then no error needs to advise it."""
+
+    def __call__(
+        self, _parser: object, namespace: argparse.Namespace, value: object, _option: str | None = None
+    ) -> None:
+        namespace.lock_wait, namespace.is_lock_wait_given = value, True
 
 
 def add_prune_rules(parser: argparse._ActionsContainer, prefix: str, does: str = "") -> None:

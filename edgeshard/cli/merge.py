@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from edgeshard.cli import arguments, once, output
+from edgeshard.cli import arguments, exits, once, output
+from edgeshard.errors import StoreWatchedError
 from edgeshard.reports import MergeReport
 from edgeshard.store import OBSERVERS, ON_FULL, PROFILES, PruneRule, Store
 
@@ -25,11 +26,12 @@ examples:
   */5 * * * *  %(prog)s /srv/data -q     in a crontab: every five minutes, silent if all is well
 
 exit codes:
-  0 done, also with nothing to do     1 failed            2 wrong usage
+  0 done, also with nothing to do, such as next to a watcher        1 failed        2 wrong usage
   3 done, but a shard is quarantined, rows are blocked or missing, --prune-... failed, or the master is still too large
   65 the master is damaged, or known to be; the rows stay in the shards
   74 input/output error, or no space (--max-bytes)
-  75 another merger is at work        77 not permitted    78 no such store, or another wrong setting
+  75 another merger is at work, or a watcher is stopped, or finishes no pass
+  77 not permitted        78 no such store, or another wrong setting
   130 interrupted by Ctrl-C (with --watch: by a second one; the first ends it with 0)
 """
 
@@ -146,7 +148,15 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
 
-    return once.run(options, merge, counted="rows merged")
+    try:
+        return once.run(options, merge, counted="rows merged")
+    except StoreWatchedError as error:  # as intended, for a merge from cron
+        who = "a watcher" if error.pid is None else f"a watcher (pid {error.pid})"
+        if not options.quiet:
+            output.print_error(f"{who} merges this store")
+        if options.json:
+            output.print_report(MergeReport(), "", as_json=True)
+        return exits.DONE
 
 
 def _check(options: argparse.Namespace, rule: PruneRule) -> None:

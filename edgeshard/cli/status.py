@@ -248,7 +248,7 @@ def _warnings(store: Store, report: StatusReport) -> Iterator[str]:
 def _master(report: StatusReport) -> str:
     master = report.master
     if not master.exists:
-        return f"no master yet, {_WATCHING[report.watching]}"
+        return f"no master yet, {_watcher(report)}"
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
     pruned, collected = (master.pruned_rows, "pruned"), (master.collected_rows, "tombstones collected")
     given_up = (report.states.erased, "erased"), (report.states.written_off, "written off")
@@ -260,8 +260,13 @@ def _master(report: StatusReport) -> str:
     sizes = f"{units.size(master.size_bytes)} and a WAL of {units.size(master.wal_bytes)}"
     return (
         f"{master.path}: {held}, {sizes}, {master.generation} {changes}, {_written(report.write_stats)}"
-        f"{_WATCHING[report.watching]}; its id is {master.database}"
+        f"{_watcher(report)}; its id is {master.database}"
     )
+
+
+def _watcher(report: StatusReport) -> str:
+    stalled = report.watcher is not None and report.watcher.is_stalled
+    return str(report.watcher) if stalled else _WATCHING[report.watching]
 
 
 def _written(stats: WriteStats) -> str:

@@ -79,6 +79,11 @@ class Holder:
         """Whether this process holds it itself."""
         return self.pid == os.getpid()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal stopped the process (SIGSTOP, Ctrl-Z) and it has not been continued, as far as is known."""
+        return self.pid is not None and _stat(self.pid)[:1] == [b"T"]
+
     def describe(self) -> str:
         """Return which process it is, and since when it holds the lock."""
         today = datetime.datetime.now(datetime.UTC).date() == self.since.date()
@@ -155,10 +160,17 @@ def _this_process(pid: int) -> _Process:
 def _started(pid: int) -> int:
     """Return when a process started, in ticks since the boot, or 0 if that cannot be determined."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return int(fields[19])  # the 22nd field of all: see proc(5)
-    except (OSError, ValueError, IndexError):
+        return int(_stat(pid)[19])  # the 22nd field of all
+    except (ValueError, IndexError):
         return 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return what the system says of a process, from its state on (see proc(5)), or [] if it says nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def _lock_owners(lock: Path) -> set[int]:

@@ -40,6 +40,7 @@ from edgeshard.master import (
     versions,
     write_stats,
 )
+from edgeshard.merge import liveness
 from edgeshard.records import hlc
 from edgeshard.reports import (
     BudgetStatus,
@@ -50,6 +51,7 @@ from edgeshard.reports import (
     RowStates,
     ShardStatus,
     StatusReport,
+    WatcherStatus,
     add_states,
 )
 from edgeshard.retention import clock_status, refresh, rules
@@ -95,9 +97,11 @@ def status(root: Path) -> StatusReport:
     gaps = row_states.find_gaps(stream_rows, seqs)
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
     master = _with_states(master, states, gaps)
+    blocked_rows = sum(map(size, united(pending.blocked_seqs for _, pending in there).values()))
+    watching, watcher = _find_watcher(root, states.pending > blocked_rows)
     report = StatusReport(
         at,
-        _is_locked(paths.watch_lock(root)),
+        watching,
         master,
         shards,
         gaps,
@@ -108,9 +112,18 @@ def status(root: Path) -> StatusReport:
         space=space,
         unnamed=notes.unnamed,
         clock=clock,
-        blocked_rows=sum(map(size, united(pending.blocked_seqs for _, pending in there).values())),
+        blocked_rows=blocked_rows,
+        watcher=watcher,
     )
     return attrs.evolve(report, problems=verdict.find_problems(report))
+
+
+def _find_watcher(root: Path, has_pending: bool) -> tuple[bool | None, WatcherStatus | None]:
+    """Return whether a watcher merges new rows (None if unknown), and what is known of it."""
+    if not (is_locked := _is_locked(paths.watch_lock(root))):
+        return is_locked, None
+    watcher = liveness.find_watcher(root, lambda: has_pending)
+    return None if watcher is None else not watcher.is_stalled, watcher
 
 
 def _with_states(master: MasterStatus, states: RowStates, gaps: tuple[Gap, ...]) -> MasterStatus:

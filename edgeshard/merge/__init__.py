@@ -8,6 +8,7 @@ The modules, in reading order:
     once              one merge, under the locks that keep mergers out of each other's way; or a preview of it
     watcher           a merger that watches a store, with folder_watch, which tells it of changed files
     locks             merge.lock and watch.lock
+      liveness        whether a watcher that holds its lock is at work
     merger            one pass: scan, attach, copy, commit, truncate or remove, remember
       merge_pass      what one pass should do, and its counts so far
       shard_cache     what was found in each shard's file, so that only changed ones are opened

@@ -1,8 +1,8 @@
 """Take the two locks that keep mergers of one store apart; a request to stop ends the wait for them.
 
 ``merge.lock`` is held for one pass of a merger, and for each transaction of a prune. ``watch.lock`` is held for as long
-as a merger watches the store: a merge that cron starts meanwhile has nothing to do. To merge and to prune, both are for
-efficiency only.
+as a merger watches the store: a merge that cron starts meanwhile has nothing to do, unless that watcher is stalled. To
+merge and to prune, both are for efficiency only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from edgeshard.errors import ConfigurationError, MergeInProgressError
+from edgeshard.errors import ConfigurationError, MergeInProgressError, StoreWatchedError, WatcherStalledError
 from edgeshard.files import lock_holder, locks, paths
 from edgeshard.log_fields import fields
+from edgeshard.merge import liveness
+from edgeshard.reports import WatcherStatus
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -29,7 +30,8 @@ _T = TypeVar("_T")
 #: How long to wait before asking again whether to stop, in seconds.
 _SLICE_S = 0.1
 
-#: A process that only asks whether the store is watched holds its lock for less than this, in seconds.
+#: A process that only asks whether the store is watched holds its lock for less than this, and one that has begun to
+#: watch it has left its note by then, in seconds.
 _PROBE_S = 0.3
 
 #: A prune holds the lock for one transaction at a time, of some 20 ms on a fast disk, and rests in between, in seconds.
@@ -52,10 +54,7 @@ def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
         MergeInProgressError: another merger held it for all that time.
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    path = paths.merge_lock(root)
-    _check_wait(root, wait_s)
-    wait_s = max(wait_s, _PRUNE_STEP_S) if wait_s >= 0 else wait_s
-    return _wait_for(root, path, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "is working on it")
+    return _lock(root, paths.merge_lock(root), wait_s, _PRUNE_STEP_S, should_stop, "is working on it")
 
 
 @contextlib.contextmanager
@@ -71,25 +70,76 @@ def merge_lock_held(root: Path, wait_s: float, should_stop: Callable[[], bool]) 
 
 def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:
     """Take ``watch.lock``; see `merge_lock`."""
-    path = paths.watch_lock(root)
-    _check_wait(root, wait_s)
-    wait_s = max(wait_s, _PROBE_S) if wait_s >= 0 else wait_s
-    return _wait_for(root, path, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "watches it")
+    return _lock(root, paths.watch_lock(root), wait_s, _PROBE_S, should_stop, "watches it")
 
 
-def await_no_watcher(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> None:
-    """Wait until no merger watches the store; see `merge_lock`."""
+def _lock(
+    root: Path, path: Path, wait_s: float, least_s: float, should_stop: Callable[[], bool], doing: str
+) -> FileLock | None:
+    """Take a lock file; see `merge_lock`.
+
+    Args:
+        root: the store's folder.
+        path: the lock file.
+        wait_s: how long to wait, in seconds; -1 waits forever.
+        least_s: how long to wait at least.
+        should_stop: called now and then; returns whether to stop waiting.
+        doing: what another process that has it does, for the error.
+    """
+    _check_wait(root, wait_s)
+    return _wait_for(
+        root,
+        wait_s if wait_s < 0 else max(wait_s, least_s),
+        should_stop,
+        lambda left_s: locks.lock(path, left_s),
+        lambda: _refusal(root, path, doing, wait_s),
+    )
+
+
+def await_no_watcher(
+    root: Path, wait_s: float, should_stop: Callable[[], bool], has_pending: Callable[[], bool]
+) -> None:
+    """Wait until nobody has the store for itself; a watcher that is at work is not waited for.
+
+    Args:
+        root: the store's folder.
+        wait_s: see `merge_lock`.
+        should_stop: see `merge_lock`.
+        has_pending: see `liveness.find_watcher`.
+
+    Raises:
+        StoreWatchedError: a watcher merges the store's rows.
+        WatcherStalledError: a watcher had the store for itself for all that time, and merged nothing.
+        MergeInProgressError: another process had the store for itself for all that time, such as a restore.
+        AccessError, StorageIOError: it cannot be determined.
+    """
     path = paths.watch_lock(root)
     _check_wait(root, wait_s)
+    watcher: WatcherStatus | None = None
 
     def is_free(left_s: float) -> bool | None:
+        nonlocal watcher
         if not locks.is_locked(path):
             return True
+        watcher = liveness.find_watcher(root, has_pending)
+        if watcher is not None and not watcher.is_stalled:
+            advice = "to see all rows written so far, use query(sql, fresh=True) or merge_now()"
+            raise StoreWatchedError("merge into", paths.master(root), f"{watcher}; {advice}", watcher.pid)
         time.sleep(left_s)
         return None
 
-    own_advice = "to see all rows written so far, use query(sql, fresh=True) or merge_now()"
-    _wait_for(root, path, wait_s, should_stop, is_free, "watches it, and merges new rows", own_advice)
+    def refusal() -> MergeInProgressError:
+        if watcher is None:
+            return _refusal(root, path, "watches it", wait_s)
+        number = watcher.pid
+        advice = (
+            f"let it go on (kill -CONT {number}), or end it (kill -KILL {number}) and merge again"
+            if watcher.is_stopped
+            else "its log says why; restart it, or end it and merge again"
+        )
+        return WatcherStalledError("merge into", paths.master(root), f"{watcher}; {advice}")
+
+    _wait_for(root, wait_s if wait_s < 0 else max(wait_s, _PROBE_S), should_stop, is_free, refusal)
 
 
 def _check_wait(root: Path, wait_s: object) -> None:
@@ -100,26 +150,19 @@ def _check_wait(root: Path, wait_s: object) -> None:
 
 def _wait_for(
     root: Path,
-    path: Path,
     wait_s: float,
     should_stop: Callable[[], bool],
     attempt: Callable[[float], _T | None],
-    doing: str,
-    own_advice: str = "",
+    refusal: Callable[[], MergeInProgressError],
 ) -> _T | None:
     """Attempt something until it succeeds; return None if it should stop.
 
     Args:
-        root: the store's folder, for messages.
-        path: the lock file, for messages.
+        root: the store's folder, for the log.
         wait_s: for how long to try, in seconds; -1 tries forever.
         should_stop: called after each attempt.
         attempt: tries for at most this many seconds, and returns None if it failed.
-        doing: what another merger does, for messages.
-        own_advice: what to do if that merger is this process.
-
-    Raises:
-        MergeInProgressError: it did not succeed in that time.
+        refusal: makes the error that is raised if it did not succeed in that time.
     """
     began = time.monotonic()
     deadline = began + wait_s
@@ -131,12 +174,21 @@ def _wait_for(
             return got
         if not is_logged and time.monotonic() > began + _LOG_AFTER_S:
             is_logged = True
-            logger.warning("waiting for another merger, which %s: %s", doing, root, extra=fields(store=root))
+            logger.warning("waiting for another merger: %s", root, extra=fields(store=root))
         if left_s <= 0:
-            holder = lock_holder.find_holder(path)
-            who = f" ({holder.describe()})" if holder is not None else ""
-            advice = "try again later, or wait for it with lock_wait=seconds"
-            if own_advice and holder is not None and holder.pid == os.getpid():
-                advice = own_advice
-            cause = f"another merger {doing}{who}; {advice}"
-            raise MergeInProgressError("merge into", paths.master(root), cause)
+            raise refusal()
+
+
+def _refusal(root: Path, path: Path, doing: str, waited_s: float) -> MergeInProgressError:
+    """Return the error for whoever did not get a lock.
+
+    Args:
+        root: the store's folder.
+        path: the lock file.
+        doing: what the other merger does.
+        waited_s: for how long the caller wanted to wait, in seconds.
+    """
+    holder = lock_holder.find_holder(path)
+    who = f" ({holder.describe()})" if holder is not None else ""
+    advice = "try again later" if waited_s else "try again later, or wait for it with lock_wait=seconds"
+    return MergeInProgressError("merge into", paths.master(root), f"another merger {doing}{who}; {advice}")

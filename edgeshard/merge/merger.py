@@ -71,6 +71,9 @@ class Merger:
         profile: the write profile of a merger that watches.
         prune: the store's own rules, which are followed before rows are dropped to stay within a disk budget.
         erasing: whether rows are being erased: then what is deleted from shards is overwritten with zeros.
+
+    Attributes:
+        commits: how many transactions have copied rows, in all passes.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Merger:
         self._keep_empty = keep_empty
         self._watching = watching
         self._erasing = erasing
+        self.commits = 0
         self._refresh_error = ""
         self._should_stop = should_stop
         self._profile = profile
@@ -395,6 +399,7 @@ class Merger:
                 try:
                     with self._quota.chunk(connection, merge_pass, partial(_has_pending, connection, left)):
                         chunk.commit_chunk(connection, left, merge_pass)
+                    self.commits += 1
                 except QuotaExhaustedError:
                     break
                 if merge_pass.progress is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import attrs
@@ -41,15 +41,18 @@ def merge(
         sources: masters, shards or copies to merge as well; they are only read.
         keep_empty: keep the shards of agents that have ended.
         alongside_watcher: merge between the passes of a merger that watches the store. Without this, and without
-            sources, such a merger counts as a merge in progress.
-        lock_wait_s: how long to wait for another merger, in seconds; -1 waits forever.
+            sources, the store is left to that merger.
+        lock_wait_s: how long to wait for another merger, in seconds; -1 waits forever. A watcher at work is not waited
+            for.
         prune: the rules by which to prune the master after the merge; if that fails, the report says so.
         should_stop: called after each shard, and while waiting; once it returns True the merge ends, with what it has
             committed.
         progress: called after each commit.
 
     Raises:
-        MergeInProgressError: another merger works on this master, or watches it.
+        StoreWatchedError: a watcher merges the store's rows.
+        WatcherStalledError: a watcher has the store for itself, and merges nothing.
+        MergeInProgressError: another merger works on this master.
         StorageError: the master itself cannot be read or written. What was committed stays.
     """
     began = time.monotonic()
@@ -57,7 +60,7 @@ def merge(
     _ensure_usable(root)
     folders.make_folder(root)
     if not named and not alongside_watcher:
-        locks.await_no_watcher(root, lock_wait_s, should_stop)
+        locks.await_no_watcher(root, lock_wait_s, should_stop, cache(lambda: preview(root).rows > 0))
         lock_wait_s = lock_wait_s if lock_wait_s < 0 else max(0.0, lock_wait_s - (time.monotonic() - began))
     held = locks.merge_lock(root, lock_wait_s, should_stop)
     if held is None:

@@ -30,7 +30,7 @@ from filelock import FileLock
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
-from edgeshard.files import fingerprint, folders, lock_holder, paths, store_folder
+from edgeshard.files import fingerprint, folders, lock_holder, paths, store_folder, watcher_pulse
 from edgeshard.files import locks as file_locks
 from edgeshard.log_fields import fields
 from edgeshard.merge import locks
@@ -155,6 +155,7 @@ class _Progress:
         failures: how many attempts failed since all worked.
         is_retrying: whether the last attempt failed.
         failed_with: the class and the path of the error that the log has, or None if all works.
+        commits: how many commits of the merger others were told of.
     """
 
     began: float = 0.0
@@ -164,6 +165,7 @@ class _Progress:
     failures: int = 0
     is_retrying: bool = False
     failed_with: tuple[type[EdgeshardError], str] | None = None
+    commits: int = 0
 
 
 class Watcher:
@@ -200,7 +202,7 @@ class Watcher:
         self._listener = listener or Listener()
         self._requests = _Requests()
         self._progress = _Progress()
-        self._lock = _WatchLock(root, self._should_stop)
+        self._lock = _WatchLock(root, rescan_s, self._should_stop)
         self._watch = FolderWatch(self._settings.shards, observer, interval_s, self._requests.queue.put)
         self._merger = Merger(
             root, keep_empty=keep_empty, watching=True, should_stop=self._should_stop, profile=profile, prune=prune
@@ -329,6 +331,7 @@ class Watcher:
             report = self._merger.run(thorough=thorough)
         finally:
             held.release()
+        self._lock.beat()
         if thorough:
             progress.rescan_at = time.monotonic() + self._settings.rescan_s
             self._watch.forget_failure()
@@ -340,6 +343,11 @@ class Watcher:
 
     def _should_stop(self) -> bool:
         self._listener.beat()
+        if (
+            self._progress.commits != self._merger.commits
+        ):  # a pass may take hours if much is pending, and is no failure
+            self._progress.commits = self._merger.commits
+            self._lock.beat()
         return self._requests.is_stopping
 
     # -- failures -----------------------------------------------------------------------------------------------------
@@ -444,15 +452,18 @@ class _WatchLock:
 
     Args:
         root: the store's folder.
+        rescan_s: how often all shards are scanned thoroughly, in seconds, which other processes are told.
         should_stop: called while waiting for the lock; returns whether to stop.
     """
 
-    def __init__(self, root: Path, should_stop: Callable[[], bool]) -> None:
+    def __init__(self, root: Path, rescan_s: float, should_stop: Callable[[], bool]) -> None:
         self._root = root
+        self._rescan_s = rescan_s
         self._path = paths.watch_lock(root)
         self._should_stop = should_stop
         self._held: FileLock | None = None
         self._note = b""
+        self._pulse: watcher_pulse.Pulse | None = None
         self._file: tuple[int, int] | None = None
 
     @property
@@ -472,9 +483,15 @@ class _WatchLock:
         self._held = held
         if held is not None:
             self._note = lock_holder.leave_note(self._path, "watch")
+            self._pulse = watcher_pulse.Pulse(self._path, self._rescan_s)
             with sqlite.translate_errors("watch store", str(self._root)):
                 self._file = fingerprint.identity(self._path)
         return self.is_held
+
+    def beat(self) -> None:
+        """Tell other processes that the watcher gets on."""
+        if self._pulse is not None:
+            self._pulse.beat()
 
     def ensure_in_place(self) -> None:
         """Hold the lock that other processes see.
@@ -499,6 +516,9 @@ class _WatchLock:
     def release(self) -> None:
         """Release the lock if it is held."""
         held, self._held = self._held, None
+        pulse, self._pulse = self._pulse, None
+        if pulse is not None:
+            pulse.end()
         if held is not None:
             lock_holder.remove_note(self._path, self._note)
             held.release()

@@ -488,11 +488,9 @@ def test_a_watching_merger_is_seen_by_its_lock_and_a_merge_by_none(store: edgesh
     report = store.status()
     assert (False, 2) == (report.watching, report.pending_rows)
     merging.release()
-    watching = locks.lock(store.root / "watch.lock")
-    assert watching is not None
-    assert True is store.status().watching
-    assert "a merger watches" in command("status", store.root).stdout
-    watching.release()
+    with store.watching():
+        assert True is store.status().watching
+        assert "a merger watches" in command("status", store.root).stdout
     assert False is store.status().watching
 
 
@@ -660,7 +658,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     kinds = {key: type(value).__name__ for key, value in report.items()}
     assert {
         "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
-        "quarantined_shards": "int", "blocked_rows": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
+        "quarantined_shards": "int", "blocked_rows": "int", "at": "str", "watching": "bool", "watcher": "NoneType", "master": "dict", "shards": "list", "gaps": "list",
         "budget": "NoneType", "states": "dict", "peers": "list", "unnamed": "str", "clock": "dict", "space": "dict",
         "problems": "list", "verdict": "str", "headline": "str",
         "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",

@@ -302,19 +302,20 @@ def test_descriptors_and_threads_do_not_grow(store: edgeshard.Store) -> None:
 # -- the locks --------------------------------------------------------------------------------------------------------
 
 
-def test_a_merge_beside_a_watcher_is_refused_at_once_or_waits(store: edgeshard.Store) -> None:
+def test_a_second_watcher_is_refused_at_once_or_waits(store: edgeshard.Store) -> None:
     write(store, "a", 1)
     with store.watching():
-        with pytest.raises(MergeInProgressError, match="watches"):
-            store.merge()
-        done = merge_command(store.root)
+        done = merge_command(store.root, "--watch")
         assert (75, "") == (done.returncode, done.stdout)
         assert "--lock-wait" in done.stderr
-        assert 75 == merge_command(store.root, "--lock-wait", "0.2").returncode
-        assert 75 == merge_command(store.root, "--watch").returncode
-        late = threading.Thread(target=store.merge, kwargs={"lock_wait": PATIENCE_S})
-        late.start()
-    late.join()
+        done = merge_command(store.root, "--watch", "--lock-wait", "0.2")
+        assert 75 == done.returncode
+        assert "lock" not in done.stderr.replace(str(store.root), ""), "it was given"
+        late = edgeshard.Store(store.root).watcher()
+        waiting = threading.Thread(target=late.open, args=[PATIENCE_S])
+        waiting.start()
+    waiting.join()
+    late.close()
     assert [1] == numbers(store)
 
 
