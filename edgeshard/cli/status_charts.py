@@ -28,10 +28,10 @@ NAME_CHARS: Final = 40
 #: How wide a gap is drawn at least, as a share of its line.
 _GAP_SHARE_MIN: Final = 0.012
 
-#: Gaps of an agent that are drawn; the last part of the line stands for the others.
+#: Gaps of an agent that are drawn one by one.
 _GAPS_DRAWN: Final = 12
 
-#: The page's colours for agents, by rank; the last one is for all the others together.
+#: The page's colours, for agents by their rank.
 COLOURS: Final = tuple(f"var(--series-{number})" for number in range(8))
 
 _OTHERS: Final = "var(--faint)"
@@ -117,7 +117,7 @@ def _arrivals(title: str, period: str, found: Arrivals | None, known: Mapping[st
     minutes = found.period_s / 60
     note = (
         f"By the {period} in which rows arrived in the master (UTC), which is when they were merged, not written. "
-        "Exact to about a minute. Rows that were pruned since then are not counted."
+        f"Exact to about a minute. The last {period} is not over yet. Rows that were pruned since are not counted."
     )
     busy = [n for n in range(len(labels)) if any(agent.rows[n] for agent in agents)]
     rows = [(labels[n], *(_number(agent.rows[n] / minutes) for agent in agents)) for n in reversed(busy)]
@@ -143,10 +143,10 @@ def _arrivals(title: str, period: str, found: Arrivals | None, known: Mapping[st
 
 
 def _number(value: float) -> str:
-    """Format a number in few characters: "0.4", "12", "3,400", "1.2 M"."""
+    """Format a number in few characters: "0.43", "12", "3,400", "1.2 M"."""
     if value >= 1_000_000:
         return f"{value / 1_000_000:.3g} M"
-    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
 
 
 # -- what is pending --------------------------------------------------------------------------------------------------
@@ -158,19 +158,28 @@ def _pending(shards: Sequence[ShardStatus]) -> Figure:
     if unknown:
         aside = f" {units.count(unknown, 'shard')} could not be read: see the table of shards."
         note, nothing = note + aside, nothing + aside
-    return _bars("Pending rows by shard", note, shards, lambda shard: shard.pending_rows, _number, nothing)
+    return _bars(
+        "Pending rows by shard", "pending rows", note, shards, lambda shard: shard.pending_rows, _number, nothing
+    )
 
 
 def _staleness(shards: Sequence[ShardStatus]) -> Figure:
     note = "For how long the oldest pending row of a shard has been pending, at most."
     nothing = "No row has been pending for as long as a second."
     return _bars(
-        "Staleness by shard", note, shards, lambda shard: int(shard.oldest_age_s or 0), units.duration, nothing
+        "Staleness by shard",
+        "oldest pending row",
+        note,
+        shards,
+        lambda shard: int(shard.oldest_age_s or 0),
+        units.duration,
+        nothing,
     )
 
 
 def _bars(
     title: str,
+    column: str,
     note: str,
     shards: Sequence[ShardStatus],
     value_of: Callable[[ShardStatus], float | None],
@@ -192,7 +201,7 @@ def _bars(
         title,
         note,
         charts.stacked_bars(f"{title}: {units.count(len(values), 'shard')}", labels, series, to_text),
-        table=Table(("agent", title.lower()), rows, len(values) - len(rows)),
+        table=Table(("agent", column), rows, len(values) - len(rows)),
     )
 
 
@@ -267,7 +276,7 @@ def _gaps(gaps: Sequence[Gap], activity: Activity) -> Figure:
     drawn = by_agent[:_BARS_MAX]
     note = (
         "One line per agent: its streams that lack rows, from their first row to the last that is known to exist. "
-        "Missing rows are red, drawn wide enough to be seen."
+        f"Missing rows are red, and wide enough to be seen; after {_GAPS_DRAWN} gaps, the last one stands for the rest."
     )
     if len(by_agent) > len(drawn):
         note += f" The {len(drawn)} agents with the most missing rows, of {len(by_agent)}."
@@ -289,7 +298,7 @@ def _gaps(gaps: Sequence[Gap], activity: Activity) -> Figure:
 
 
 def line_of_gaps(gaps: Iterable[Gap], activity: Activity) -> list[float]:
-    """Return the lengths of an agent's line in turn: rows that are there, rows that are missing, and so on."""
+    """Return an agent's line as shares of it: rows that are there, rows that are missing, rows that are there ..."""
     parts: list[float] = [0.0]
     for stream, found in groupby(gaps, key=lambda gap: gap.stream):
         seq = 0
@@ -298,9 +307,7 @@ def line_of_gaps(gaps: Iterable[Gap], activity: Activity) -> list[float]:
             parts += [float(len(gap)), 0.0]
             seq = gap.last
         parts[-1] += max(0, activity.last_seqs.get(stream, seq) - seq)
-    drawn = parts[: 2 * _GAPS_DRAWN]
-    rest = parts[2 * _GAPS_DRAWN :]
-    if rest:
-        drawn.append(sum(rest))
-    least = _GAP_SHARE_MIN * sum(drawn)
-    return [max(part, least) if n % 2 else part for n, part in enumerate(drawn)]
+    drawn, rest = parts[: 2 * _GAPS_DRAWN], parts[2 * _GAPS_DRAWN :]
+    drawn += [sum(rest[::2]), sum(rest[1::2])] if len(rest) > 1 else rest
+    wide = [max(part, _GAP_SHARE_MIN * sum(drawn)) if n % 2 else part for n, part in enumerate(drawn)]
+    return [part / sum(wide) for part in wide]

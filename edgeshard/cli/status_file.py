@@ -38,22 +38,22 @@ def run(options: argparse.Namespace) -> int:
 
 def _keep(file: PublishedFile, options: argparse.Namespace) -> int:
     stop: queue.SimpleQueue[None] = queue.SimpleQueue()
-    last = ""
+    failed_with: tuple[type[EdgeshardError], str] | None = None
     with signals.stop_on_signals(lambda: stop.put(None)):
         while True:
             due_at = time.monotonic() + options.page_every_s
             try:
                 _write(file, options)
-                last = ""
+                failed_with = None
             except EdgeshardError as error:
-                if str(error) != last:
+                if failed_with != (type(error), error.path):
                     logger.error(
                         "%s; trying again every %.3g s",
                         error,
                         options.page_every_s,
                         extra=fields(store=options.root, state="failing", error=error),
                     )
-                last = str(error)
+                failed_with = (type(error), error.path)
             try:
                 stop.get(timeout=max(0.0, due_at - time.monotonic()))
             except queue.Empty:

@@ -23,8 +23,6 @@ _SHARDS_MAX: Final = 100
 
 _WRITER: Final = {True: "alive", False: "ended", None: "?"}
 
-_IS_LONG: Final = ' class="long"'
-
 _STYLE: Final = """
 :root { color-scheme: light dark; --back: #f6f6f4; --card: #fff; --text: #1f2328; --dim: #59616b; --faint: #8b939c;
   --grid: #dcdfe3; --green: #1a7f37; --yellow: #8a5a00; --red: #c4211c; --on: #fff;
@@ -79,7 +77,7 @@ def page(status: StatusReport, activity: Activity, root: Path, refresh_s: float 
         refresh_s: after how many seconds a browser loads the page again, because it is written again; None: never.
     """
     body = [
-        f"<p class=verdict><strong>{status.verdict}</strong>: {escaped(status.headline)}</p>",
+        f'<p class="verdict"><strong>{status.verdict}</strong>: {escaped(status.headline)}</p>',
         *_problems(status, root),
         _facts(status),
         "<main>",
@@ -92,7 +90,7 @@ def page(status: StatusReport, activity: Activity, root: Path, refresh_s: float 
 
 def failure_page(error: EdgeshardError, root: Path, refresh_s: float | None = None) -> str:
     """Return the page of a store that cannot be read."""
-    body = [f"<p class=verdict><strong>red</strong>: {escaped(str(error))}</p>"]
+    body = [f'<p class="verdict"><strong>red</strong>: {escaped(str(error))}</p>']
     return _document(root, datetime.datetime.now(datetime.UTC), "red", body, refresh_s)
 
 
@@ -183,11 +181,15 @@ def _shard(shard: ShardStatus, at: datetime.datetime) -> Sequence[str]:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in table.columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    columns = [any(len(row[n]) > status_charts.NAME_CHARS for row in table.rows) for n in range(len(table.columns))]
+    styles = [' class="long"' if is_long else "" for is_long in columns]
+    heads = zip(styles, table.columns, strict=True)
+    head = "".join(f'<th scope="col"{style}>{escaped(name)}</th>' for style, name in heads)
+    rows = ("".join(map(_cell, styles, row)) for row in table.rows)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
     more = f'<p class="note">and {table.more:,} more</p>' if table.more else ""
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
 
 
-def _cell(text: str) -> str:
-    return f"<td{_IS_LONG if len(text) > status_charts.NAME_CHARS else ''}>{escaped(text)}</td>"
+def _cell(style: str, text: str) -> str:
+    return f"<td{style}>{escaped(text)}</td>"

@@ -103,6 +103,7 @@ def test_names_are_shown_as_they_are_and_do_nothing(store: edgeshard.Store) -> N
         write(store, agent)
     page, text = page_of(store)
     assert "<script" not in text
+    assert all(line.isprintable() for line in text.split("\n"))
     assert not set(text) & {"\u202e", "\x1b"}
     cells = page.texts_of("td")
     assert r"\u202edoor\n\u001b[31m" in cells
@@ -175,8 +176,17 @@ def test_a_line_of_gaps_has_all_parts_and_each_gap_can_be_seen() -> None:
     line = status_charts.line_of_gaps(gaps, activity)
     assert 7 == len(line)
     held, missing = line[::2], line[1::2]
-    assert [10, 10, 9_969, 95] == held
-    assert all(part >= 0.01 * sum(line) for part in missing)
+    assert [10, 10, 9_969, 95] == [round(part / held[0] * 10) for part in held]
+    assert all(part >= 0.01 for part in missing)
+    assert 1 == pytest.approx(sum(line))
+
+
+def test_a_line_of_many_gaps_ends_with_all_that_are_not_drawn_one_by_one() -> None:
+    gaps = [Gap("door", "aa", 10 * n, 10 * n + 4) for n in range(1, 31)]
+    line = status_charts.line_of_gaps(gaps, Activity(at=datetime.datetime.now(datetime.UTC), last_seqs={"aa": 305}))
+    assert 26 == len(line)
+    assert [5 / 305, 18 * 5 / 305] == pytest.approx([line[1], line[-1]])
+    assert 1 == pytest.approx(sum(line))
 
 
 def test_a_damaged_master_has_a_page_that_says_so(store: edgeshard.Store) -> None:
