@@ -41,6 +41,7 @@ from edgeshard.records.scalars import number_or_text
 from edgeshard.reports import (
     AcceptLossReport,
     Activity,
+    BadLine,
     ClockReport,
     EraseReport,
     ExportReport,
@@ -59,7 +60,7 @@ from edgeshard.retention.rules import age_s, row_count, size_bytes
 from edgeshard.retention.store_rules import PruneRule
 from edgeshard.shard import write_profile
 from edgeshard.shard.async_write import await_end
-from edgeshard.shard.handle import TRANSACTION_WAIT_S, Durability
+from edgeshard.shard.handle import DURABILITIES, TRANSACTION_WAIT_S, Durability
 from edgeshard.shard.lookup import References
 from edgeshard.shard.open import LOCK_WAIT_S, open_shard
 from edgeshard.shard.shard import Shard
@@ -67,6 +68,7 @@ from edgeshard.shard.write_profile import PROFILES, WriteProfileName
 from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows
 
 if TYPE_CHECKING:
+    from edgeshard.exchange.line_writer import LineWriter as LineWriter
     from edgeshard.postgres.watcher import PushWatcher
 
 # The command line imports nothing below this module, so what else it needs is exported here.
@@ -74,6 +76,9 @@ __all__ = [
     "BATCH",
     "BATCH_MAX",
     "BUSY_TIMEOUT_S",
+    "DURABILITIES",
+    "LINES_BATCH",
+    "LOCK_WAIT_S",
     "MAX_INTERVAL_S",
     "OBSERVERS",
     "ON_FULL",
@@ -97,6 +102,9 @@ __all__ = [
 logger = logging.getLogger("edgeshard.store")
 
 _R = TypeVar("_R")
+
+#: How many rows from lines of text are committed together, unless told otherwise.
+LINES_BATCH = 1_000
 
 #: Called with (done, to do) as an operation continues.
 Progress = Callable[[int, int], None]
@@ -277,6 +285,34 @@ class Store:
             wait,
             transaction_wait,
         )
+
+    def line_writer(
+        self,
+        agent: str,
+        *,
+        table: str | None = None,
+        batch: int = LINES_BATCH,
+        durability: Durability = "process",
+        wait: float = LOCK_WAIT_S,
+        on_bad_line: Callable[[BadLine], None] | None = None,
+        should_stop: Callable[[], bool] = _never,
+    ) -> LineWriter:
+        """Return what writes rows from NDJSON or CSV into an agent's shard, which it opens. Use it with ``with``.
+
+        Args:
+            agent: see `shard`.
+            table: the table of the rows, as for `Shard.write`.
+            batch: how many rows are committed together, at least 1; fewer if lines are large.
+            durability: see `shard`.
+            wait: see `shard`.
+            on_bad_line: called for each line that is not a row, or has none that can be stored exactly, which is then
+                left out. None: the first such line ends the write with a RecordError.
+            should_stop: called after each commit; once it returns True the write ends.
+        """
+        from edgeshard.exchange.line_writer import LineWriter  # which only those who write lines should pay
+
+        open_shard = partial(self.shard, agent, durability=durability, wait=wait)
+        return LineWriter(open_shard, agent, table, batch, on_bad_line, should_stop)
 
     def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
         """Save a disk budget in the store now, replacing any other; see `Store`. Delete ``budget.json`` to remove it.

@@ -37,6 +37,7 @@ from edgeshard.cli import (
     snapshot,
     status,
     verify,
+    write,
 )
 from edgeshard.errors import EdgeshardError
 from edgeshard.store import VERSION
@@ -44,6 +45,7 @@ from edgeshard.store import VERSION
 #: In the order of the help. To add a verb, add a module next to these, and a line here.
 _VERBS = {
     "init": init,
+    "write": write,
     "merge": merge,
     "status": status,
     "verify": verify,
@@ -66,6 +68,7 @@ _VERBS = {
 _EPILOG = """\
 examples:
   edgeshard init data                                           an empty store, before the first agent has written
+  edgeshard write data door '{"open": true}'                    a row of the agent "door"; also --ndjson and --csv
   edgeshard merge data                                          merge the shards in data/shards into data/master.db
   edgeshard status data                                         what is pending, and is anything wrong?
   edgeshard verify data                                         is anything missing or damaged?
@@ -136,15 +139,9 @@ def _run(options: argparse.Namespace, name: str) -> int:
     """Run a verb; `name` begins each error message."""
     logs.configure(_log_level(options), options.log_format, long_running=options.watch)
     try:
-        code: int = options.run(options)
+        code = _run_verb(options, name)
         sys.stdout.flush()
         return code
-    except EdgeshardError as error:
-        output.print_error(f"{name}: {error}{hints.hint(error, options)}")
-        return exits.exit_code(error)
-    except KeyboardInterrupt:
-        output.print_error(f"{name}: {options.interrupted}")
-        return exits.INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         _drop_output()
         return exits.BROKEN_PIPE
@@ -159,6 +156,19 @@ def _log_level(options: argparse.Namespace) -> int:
     if options.verbose:
         return logging.DEBUG
     return logging.INFO if options.watch and not options.quiet else logging.WARNING
+
+
+def _run_verb(options: argparse.Namespace, name: str) -> int:
+    """Run a verb, and print the error that it ends with. Before that, it may have printed a report, to be flushed."""
+    try:
+        code: int = options.run(options)
+        return code
+    except EdgeshardError as error:
+        output.print_error(f"{name}: {error}{hints.hint(error, options)}")
+        return exits.exit_code(error)
+    except KeyboardInterrupt:
+        output.print_error(f"{name}: {options.interrupted}")
+        return exits.INTERRUPTED
 
 
 def _ensure_output() -> None:

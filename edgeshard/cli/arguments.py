@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 
 from edgeshard.errors import ConfigurationError, printable
@@ -19,6 +19,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and exit with 2."""
         super().error(printable(message))
+
+    def _match_arguments_partial(self, actions: Sequence[argparse.Action], arg_strings_pattern: str) -> list[int]:
+        """Leave an argument that may be left out for later, if more arguments follow behind an option.
+
+        argparse does so itself from Python 3.12.7 on. Before, it takes ``write data door --table t '{}'`` for a command
+        without a row.
+        """
+        counts = super()._match_arguments_partial(actions, arg_strings_pattern)
+        while counts and not counts[-1] and "A" in arg_strings_pattern[sum(counts) :]:
+            counts.pop()
+        return counts
 
 
 def describe(parser: argparse.ArgumentParser, summary: str, epilog: str) -> None:
@@ -95,8 +106,16 @@ def store_with_master(options: argparse.Namespace) -> Store:
 
 
 def file_or_stdin(file: str) -> str | BinaryIO:
-    """Return the file's name, or standard input if that is "-"."""
-    return sys.stdin.buffer if file == "-" else file
+    """Return the file's name, or standard input if that is "-".
+
+    Raises:
+        ConfigurationError: standard input is closed.
+    """
+    if file != "-":
+        return file
+    if sys.stdin is None:  # as Python leaves it then
+        raise ConfigurationError("read", "standard input", "it is closed; pipe the input into this command")
+    return sys.stdin.buffer
 
 
 # -- prune rules ------------------------------------------------------------------------------------------------------
@@ -112,7 +131,7 @@ def add_lock_wait(
         type=seconds,
         default=default_s,
         metavar="S",
-        help=f"wait up to S seconds {whom} (default: {default_s:.0f})",
+        help=f"wait up to S seconds {whom} (default: {default_s:g})",
     )
     parser.set_defaults(is_lock_wait_given=False)
 

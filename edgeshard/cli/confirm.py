@@ -23,7 +23,8 @@ def is_confirmed(options: argparse.Namespace, question: str) -> bool:
         options: the verb's; `yes` and, if it has one, `dry_run` are used.
         question: what would be done, as a question: "Delete all rows of table t?".
     """
-    if options.yes or getattr(options, "dry_run", False) or not sys.stdin.isatty():
+    is_closed = sys.stdin is None  # as Python leaves it
+    if options.yes or getattr(options, "dry_run", False) or is_closed or not sys.stdin.isatty():
         return True
     print(printable(question), "[y/N]", end=" ", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() in ("y", "yes"):

@@ -14,6 +14,7 @@ from edgeshard.errors import (
     PostgresDeniedError,
     PostgresUnavailableError,
     PostgresUnsuitableError,
+    ShardInUseError,
     StorageBusyError,
     StorageIOError,
 )
@@ -46,6 +47,7 @@ BROKEN_PIPE: Final = 141
 
 _CODES: list[tuple[type[EdgeshardError], int]] = [
     (MergeInProgressError, TRY_AGAIN),
+    (ShardInUseError, TRY_AGAIN),
     (StorageBusyError, TRY_AGAIN),
     (AccessError, NO_PERMISSION),
     (DamagedError, DATA_ERROR),

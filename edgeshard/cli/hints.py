@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 
-from edgeshard.errors import ConfigurationError, EdgeshardError, MergeInProgressError, WatcherStalledError
+from edgeshard.errors import (
+    ConfigurationError,
+    EdgeshardError,
+    MergeInProgressError,
+    ShardInUseError,
+    WatcherStalledError,
+)
 
 
 def hint(error: EdgeshardError, options: argparse.Namespace) -> str:
     """Return what to add to the message of an error that ended a command, or ""."""
-    if isinstance(error, MergeInProgressError) and not isinstance(error, WatcherStalledError):
+    if isinstance(error, (MergeInProgressError, ShardInUseError)) and not isinstance(error, WatcherStalledError):
         return _longer_wait(options)
     if isinstance(error, ConfigurationError) and _would_replace(options):
         return " (--force)"
@@ -18,7 +24,7 @@ def hint(error: EdgeshardError, options: argparse.Namespace) -> str:
 
 
 def _longer_wait(options: argparse.Namespace) -> str:
-    """Return the option that waits for another merger, unless the verb has none, or it was given."""
+    """Return the option that waits for another process, unless the verb has none, or it was given."""
     if getattr(options, "is_lock_wait_given", True):
         return ""
     return f" (--lock-wait SECONDS{' waits longer' if options.lock_wait else ''})"

@@ -37,6 +37,8 @@ _NAMES: Final = {list: "an array", str: "a text", bool: "true or false", type(No
 
 _ROUNDED: Final = "a float would round it; write it as a text, in quotes"
 
+_HALF_PAIR: Final = "it has half of a surrogate pair, as in text that was cut off; write whole characters"
+
 #: How many names of columns an error lists.
 _COLUMNS_SHOWN: Final = 20
 
@@ -118,7 +120,7 @@ def ndjson_rows(lines: Iterable[bytes]) -> Iterator[NumberedRow]:
 def json_row(line: bytes) -> dict[str, Any] | None:
     """Return the row that a JSON text is, or None if there is only white space.
 
-    Whether each value in it can be stored is for the shard to say: texts have lone surrogates, and levels no end.
+    Whether it fits in a row is for the shard to say: it may have too many bytes, or levels.
 
     Raises:
         LineError: it is not JSON, or no object, or something in it cannot be stored exactly.
@@ -134,6 +136,9 @@ def json_row(line: bytes) -> dict[str, Any] | None:
         raise LineError(f"it is {_NAMES.get(type(row), 'a number')}, and a row is an object{_array_advice(text)}")
     if end != len(text):
         raise LineError(f"the object ends at character {end}, and more follows; write one object per line")
+    if "\\ud" in text or "\\uD" in text:  # halves of surrogate pairs, perhaps not in pairs
+        for cause in _all_refused(row, Place()):
+            raise LineError(cause)
     return row
 
 
@@ -202,21 +207,33 @@ def _why_refused(text: str) -> str:
         return f"it is not JSON: {line}character {error.colno}: {error.msg}{_array_advice(text)}"
     except RecursionError:
         return TOO_DEEP
-    place, refused = next(_all_refused(value, Place()))
-    return f"{_shown(place.path)}: {refused.cause}"
+    return next(_all_refused(value, Place()))
 
 
-def _all_refused(value: Any, at: Place) -> Iterator[tuple[Place, _Refused]]:
+def _all_refused(value: Any, at: Place) -> Iterator[str]:
+    """Yield which values are refused, and why."""
     if isinstance(value, _Refused):
-        yield at, value
+        yield f"{_shown(at.path)}: {value.cause}"
     elif isinstance(value, (dict, list)) and at.depth == 0:
-        yield at, _Refused(TOO_DEEP)
+        yield f"{_shown(at.path)}: {TOO_DEEP}"
+    elif isinstance(value, str) and not _is_encodable(value):
+        yield f"{_shown(at.path)}: {_HALF_PAIR}"
     elif isinstance(value, dict):
         for key, item in value.items():
+            if not _is_encodable(key):
+                yield f"{_shown(at.path)}: its key {_shown(json.dumps(key))}: {_HALF_PAIR}"
             yield from _all_refused(item, at.member(key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _all_refused(item, at.item(index))
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _marked_object(members: list[tuple[str, Any]]) -> dict[str, Any]:

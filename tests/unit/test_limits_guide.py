@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 
 from edgeshard import format
+from edgeshard.exchange import text_rows
 from edgeshard.files import paths
 from edgeshard.records import json_values
 from edgeshard.shard import lookup
@@ -28,6 +30,8 @@ def test_the_table_of_limits_states_what_is_enforced() -> None:
         "an int in a field; in a dict or list": f"64 bits; {json_values.DIGITS_MAX:,} digits",
         "an int in a `float` field": f"those that a float holds exactly: all up to 2^{sys.float_info.mant_dig}",
         "levels of dicts and lists in a value": f"{json_values.DEPTH_MAX}",
+        "a line of NDJSON or CSV; a field of CSV": f"{text_rows.LINE_BYTES_MAX // 1_000_000} MB; "
+        f"{csv.field_size_limit():,} characters",
         "references of a shard": f"{lookup.REFERENCES_MAX}",
     }
     assert {"what": "limit", **expected} == rows

@@ -95,6 +95,9 @@ def test_each_object_is_a_row_with_the_number_of_its_line() -> None:
         (b'{"a": NaN, "b":' + b"[" * 100_000, json_values.TOO_DEEP),
         (b'{"b":' + b"[" * 200 + b"NaN" + b"]" * 200 + b"}", json_values.TOO_DEEP),
         (b'{"a": NaN, "b": }', "it is not JSON: character 17"),
+        (b'{"a": ["x\\ud83d"]}', "$.a[0]: it has half of a surrogate pair"),
+        (b'{"\\uDE00": 1}', '$: its key "\\ude00": it has half of a surrogate pair'),
+        (b'{"\\ud83d\\ude00": "\\ud83d\\ude00 \\\\ud83d"}', ""),
     ],
 )
 def test_what_is_no_row_is_explained(line: bytes, expected: str) -> None:

@@ -253,9 +253,12 @@ def test_without_the_extra_the_error_says_what_to_install(path: Path) -> None:
     assert (0, "", True) == (done.returncode, done.stderr, "pip install 'edgeshard[metrics]'" in done.stdout)
 
 
-def test_the_package_does_not_import_the_client() -> None:
-    code = "import sys, edgeshard, edgeshard.cli.metrics, edgeshard.cli; print('prometheus_client' in sys.modules)"
-    assert "False\n" == python(code).stdout
+def test_the_package_imports_neither_the_client_nor_charts() -> None:
+    code = (
+        "import sys, edgeshard, edgeshard.cli.metrics, edgeshard.cli, edgeshard.charts\n"
+        "print({'prometheus_client', 'pygal'} & set(sys.modules))"
+    )
+    assert "set()\n" == python(code).stdout
 
 
 # -- what the guide and the alert rules name --------------------------------------------------------------------------

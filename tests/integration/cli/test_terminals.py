@@ -38,6 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[edgeshard.Store]
             shard.write({"n": 1})
     edit(shard_path(store, "schema"), f"update _edgeshard_columns set column_name = '{EVIL}' where type = 'json'")
     (store.root / "shards" / (EVIL_FILE + ".db")).write_bytes(b"no database")
+    (store.root / (EVIL_FILE + ".csv")).write_text(f'"{EVIL}",b\n"{EVIL}"\n')
     shutil.copy(shard_path(store, "gap"), store.root / "shards" / (EVIL + ".db"))
     store.merge()
     with store.shard(EVIL) as shard:
@@ -78,6 +79,13 @@ VERBS: list[list[str]] = [
         ["status", "EVIL"],
     ),
     *(["prune", "ROOT", "--older-than", "EVIL"], ["prune", "ROOT", "--table", "EVIL", "--keep-rows", "1"]),
+    *(
+        ["write", "ROOT", "EVIL", "{}"],
+        ["write", "ROOT", "EVIL", "EVIL"],
+        ["write", "ROOT", "new", '{"EVIL": NaN}', "--json"],
+        ["write", "ROOT", "new", "{}", "--table", "EVIL"],
+        ["write", "ROOT", "new", "--csv", "ROOT/EVIL.csv", "--skip-bad"],
+    ),
     *(["push", "ROOT", "postgresql://EVIL@127.0.0.1:1/EVIL"], ["push", "ROOT", "host=127.0.0.1 port=1 dbname='EVIL'"]),
 ]
 
