@@ -337,9 +337,10 @@ class Store:
         """Return the disk budget, or None if the store has none; `status` says how much of it is used.
 
         Raises:
-            ConfigurationError: the saved budget is not valid.
+            ConfigurationError: there is no such store, or the saved budget is not valid.
             StorageError: it cannot be read.
         """
+        self.ensure_exists()
         return self._budget or usage.load_budget(self.root)
 
     def _save_budget(self) -> None:
@@ -349,7 +350,7 @@ class Store:
     def _ensure_budget(self) -> Budget | None:
         """Return the store's budget, after saving the one that this object was given; None if it has none."""
         self._save_budget()
-        return self.disk_budget()
+        return self._budget or usage.load_budget(self.root)
 
     # -- merging ------------------------------------------------------------------------------------------------------
 

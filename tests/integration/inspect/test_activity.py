@@ -7,6 +7,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import edgeshard
 from edgeshard.reports import Arrivals
 from tests.support.clocks import DAY_S, Clock, Machine
@@ -100,6 +102,23 @@ def test_rows_of_an_hour_ago_are_in_the_last_day_only(store: edgeshard.Store, cl
     assert found.last_hour is not None
     assert found.last_day is not None
     assert (0, 3) == (found.last_hour.total, found.last_day.total)
+
+
+@pytest.mark.parametrize(("age_s", "name"), [(65 * MINUTE_S, "last_hour"), (DAY_S + 3_600, "last_day")])
+def test_rows_that_arrived_before_make_no_agent_busier(
+    store: edgeshard.Store, clock: Clock, age_s: int, name: str
+) -> None:
+    clock.now_s = clock.now_s // 3_600 * 3_600 + 35 * MINUTE_S
+    with store.shard("busy once") as shard:  # its rows are one block
+        shard.write_many({"n": number} for number in range(100))
+        store.merge()
+        clock.now_s += age_s
+        shard.write({"n": 100})
+        store.merge()
+    write(store, "busy now", 5)
+    store.merge()
+    found = getattr(store.activity(), name)
+    assert [("busy now", 5), ("busy once", 1)] == [(agent.agent, agent.total) for agent in found.agents]
 
 
 def test_without_a_master_or_a_clock_no_arrival_is_known(store: edgeshard.Store, machine: Machine) -> None:

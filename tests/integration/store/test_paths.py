@@ -88,6 +88,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "merge of sources": lambda store, out: store.merge([out.parent / "data" / "master.db"]),
     "merge, dry run": lambda store, _: store.merge(dry_run=True),
     "merge_now": lambda store, _: store.merge_now(),
+    "disk_budget": lambda store, _: store.disk_budget(),
     "note_budget": lambda store, _: store.note_budget("100M"),
     "watcher": lambda store, _: store.watcher(),
     "query": lambda store, _: store.query("select 1"),
@@ -100,6 +101,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "read": lambda store, _: store.read(edgeshard.AgentData),
     "shell": lambda store, _: store.shell().__enter__(),
     "status": lambda store, _: store.status(),
+    "activity": lambda store, _: store.activity(),
     "verify": lambda store, _: store.verify(),
     "salvage": lambda store, out: store.salvage(out.parent / "data" / "shards" / "door.db"),
     "prune": lambda store, _: store.prune(keep_rows=0),
@@ -134,6 +136,7 @@ VERBS: list[list[str]] = [
     ["merge", "ROOT", "--max-bytes", "100M"],
     ["status", "ROOT"],
     ["status", "ROOT", "--watch"],
+    ["status", "ROOT", "--html", "OUT/page.html"],
     ["verify", "ROOT"],
     ["query", "ROOT", "select 1"],
     ["query", "ROOT", "select 1", "--fresh"],
@@ -345,7 +348,7 @@ def test_a_master_that_is_not_a_file_has_a_message_of_its_own(
     break_master(place.data)
     before = tree(place.folder)
     for name, call in METHODS.items():
-        if name in ("ensure_exists", "note_budget", "watcher", "push_watcher", "salvage"):
+        if name in ("ensure_exists", "note_budget", "disk_budget", "watcher", "push_watcher", "salvage"):
             continue
         with pytest.raises(EdgeshardError) as caught:
             result = call(edgeshard.Store(place.data.root), out)
