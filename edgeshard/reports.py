@@ -294,24 +294,26 @@ class MergeReport(Report):
 
     def _line(self) -> str:
         merged, truncated = ("would merge", "would truncate") if self.dry_run else ("merged", "truncated")
-        line = f"{merged} {self.rows} rows from {self.shards} shards, {truncated} {self.truncated}"
-        line += f", in {self.seconds:.3f} s"
+        line = f"{merged} {units.count(self.rows, 'row')} from {units.count(self.shards, 'shard')}"
+        line += f", {truncated} {self.truncated:,}, in {self.seconds:.3f} s"
         if self.removed:
-            line += f"; removed {self.removed} shards of agents that have ended"
+            removed = "would remove" if self.dry_run else "removed"
+            line += f"; {removed} {units.count(self.removed, 'shard')} of agents that have ended"
         if self.dropped:
-            line += f"; dropped the {self.dropped} oldest rows to stay within the disk budget"
+            dropped = "would drop" if self.dry_run else "dropped"
+            line += f"; {dropped} the oldest rows to stay within the disk budget: {self.dropped:,}"
         if self.forgotten_streams:
-            line += f"; forgot the {self.forgotten_streams} oldest streams without rows, for the same reason"
+            line += f"; forgot the oldest streams without rows, for the same reason: {self.forgotten_streams:,}"
         if self.stopped:
             line += "; stopped early, the next merge continues"
         if self.quarantined:
-            line += f"; {len(self.quarantined)} quarantined"
+            line += f"; {units.count(len(self.quarantined), 'database')} quarantined"
         if self.blocked:
             tables = sorted({each.table for each in self.blocked})
-            line += f"; {sum(each.rows for each in self.blocked)} rows blocked of {_first_few(tables)}"
+            line += f"; {units.count(sum(each.rows for each in self.blocked), 'row')} blocked of {_first_few(tables)}"
         if self.gaps:
             more = " and more" if len(self.gaps) == GAPS_MAX else ""
-            line += f"; {self.missing_rows} rows missing in {len(self.gaps)} gaps{more}"
+            line += f"; {_missing(self.missing_rows, self.gaps)}{more}"
         return line + self._afterwards()
 
     def _afterwards(self) -> str:
@@ -384,45 +386,63 @@ class PruneReport(Report):
         return self.fits
 
     def _line(self) -> str:
-        line = f"{'would prune' if self.dry_run else 'pruned'} {self.rows} rows"
+        line = f"{'would prune' if self.dry_run else 'pruned'} {units.count(self.rows, 'row')}"
         if len(self.by_reason) > 1:
-            line += f" ({', '.join(f'{reason}: {rows}' for reason, rows in self.by_reason.items())})"
+            line += f" ({', '.join(f'{reason}: {rows:,}' for reason, rows in self.by_reason.items())})"
         if self.kept_back:
-            line += f", kept {self.kept_back} that no other database holds"
+            line += f", {self._kept(self.kept_back, 'row')} that no other database holds"
             if self.awaiting:
                 line += f" (receipts that await confirmation, see status: {_first_few(self.awaiting)})"
         if self.unconfirmed:
             line += (
-                f", kept {self.unconfirmed} that are old only if the clock is right: it went ahead, and that awaits "
-                "confirmation (see Store.clock, `edgeshard clock`)"
+                f", {self._kept(self.unconfirmed, 'row')} because the clock went ahead, and that awaits confirmation"
             )
+            line += " (see Store.clock, `edgeshard clock`)"
         line += self._tombstones_kept()
         if self.forgotten_streams:
-            line += f", {'would forget' if self.dry_run else 'forgot'} {self.forgotten_streams} streams without rows"
-        line += f", in {self.seconds:.3f} s; {self.used_bytes} bytes in use, {self.free_bytes} free in the file"
+            forgot, streams = (
+                "would forget" if self.dry_run else "forgot",
+                units.count(self.forgotten_streams, "stream"),
+            )
+            line += f", {forgot} {streams} without rows"
+        used, free = units.size(self.used_bytes), units.size(self.free_bytes)
+        line += f", in {self.seconds:.3f} s; {used} in use, {free} free in the file"
         if self.shrunk_bytes:
-            line += f", {self.shrunk_bytes} given back to the disk"
+            line += f", {units.size(self.shrunk_bytes)} given back to the disk"
         if not self.can_shrink:
             line += " (this file cannot become smaller; later rows fill the free space)"
         if self.stopped:
             line += "; stopped early, the next prune continues"
         if not self.fits:
-            line += "; the master is still larger than the rules allow"
+            line += f"; the master {'would still be' if self.dry_run else 'is still'} larger than the rules allow"
         return line
+
+    def _kept(self, number: int, noun: str) -> str:
+        return f"{'would keep' if self.dry_run else 'kept'} {units.count(number, noun)}"
 
     def _tombstones_kept(self) -> str:
         line = ""
         if self.tombstones_behind:
             line += (
-                f", kept {self.tombstones_behind} tombstones because older changes may still arrive "
+                f", {self._kept(self.tombstones_behind, 'tombstone')} because older changes may still arrive "
                 f"({_first_few(self.behind)})"
             )
         if self.tombstones_unheard:
             line += (
-                f", kept {self.tombstones_unheard} tombstones that not all databases with a receipt know of "
+                f", {self._kept(self.tombstones_unheard, 'tombstone')} that not all databases with a receipt know of "
                 f"({_first_few(self.unheard)}: push or export to them, then record their next receipts)"
             )
         return line
+
+
+def _rows_of_streams(
+    report: PushReport | ExportReport | RestoreReport | VerifyReport | SalvageReport | ReceiptReport,
+) -> str:
+    return f"{units.count(report.rows, 'row')} of {units.count(report.streams, 'stream')}"
+
+
+def _missing(rows: int, gaps: Sequence[Gap]) -> str:
+    return f"{units.count(rows, 'row')} missing in {units.count(len(gaps), 'gap')}"
 
 
 def _first_few(names: Sequence[str]) -> str:
@@ -495,15 +515,16 @@ class PushReport(Report):
 
     def _line(self) -> str:
         done = "would push" if self.dry_run else "pushed"
-        line = f"{done} {self.rows} rows of {self.streams} streams to {self.upstream}, in {self.seconds:.3f} s"
+        line = f"{done} {_rows_of_streams(self)} to {self.upstream}, in {self.seconds:.3f} s"
         if self.tables:
-            line += " (" + ", ".join(f"{name}: {rows}" for name, rows in sorted(self.tables.items())) + ")"
+            line += " (" + ", ".join(f"{name}: {rows:,}" for name, rows in sorted(self.tables.items())) + ")"
         if self.stopped:
             line += "; stopped early, the next push continues"
         if self.rejected:
-            line += f"; {self.remaining} rows remain, rejected for {len(self.rejected)} reasons"
+            reasons = units.count(len(self.rejected), "reason")
+            line += f"; {units.count(self.remaining, 'row')} still to push, rejected for {reasons}"
         elif self.remaining and not self.dry_run:
-            line += f"; {self.remaining} rows remain"
+            line += f"; {units.count(self.remaining, 'row')} still to push"
         return line
 
 
@@ -529,8 +550,9 @@ class ExportReport(Report):
     size_bytes: int
 
     def _line(self) -> str:
-        line = f"exported {self.rows} rows of {self.streams} streams in {self.size_bytes} bytes"
-        return f"{line}; left out {self.left_out} rows that the receiver has already" if self.left_out else line
+        line = f"exported {_rows_of_streams(self)} in {units.size(self.size_bytes)}"
+        left_out = units.count(self.left_out, "row")
+        return f"{line}; left out {left_out} that the receiver has already" if self.left_out else line
 
 
 #: What became of a receipt: see `ReceiptReport.outcome`.
@@ -577,12 +599,13 @@ class ReceiptReport(Report):
     def _line(self) -> str:
         if not self.complete:
             return f"{self.kind} database {self.database} awaits confirmation: nothing of its receipt counts until then"
-        line = f"{self.database} holds {self.rows} rows of {self.streams} streams that are known here"
+        line = f"{self.database} holds {_rows_of_streams(self)} known here"
         if self.outcome in _RECEIPT_OUTCOMES:
             line += f"; {_RECEIPT_OUTCOMES[self.outcome]}"
         if self.claimed:
-            line += f"; ignored {self.claimed} rows that were never here"
-        return f"{line}; ignored {self.unknown} streams that are not known here" if self.unknown else line
+            line += f"; ignored {units.count(self.claimed, 'row')} that this master never held"
+        unknown = units.count(self.unknown, "stream")
+        return f"{line}; ignored {unknown} not known here" if self.unknown else line
 
 
 # -- what became of rows ----------------------------------------------------------------------------------------------
@@ -669,11 +692,11 @@ class SalvageReport(Report):
     def _line(self) -> str:
         if not self.readable:
             return f"nothing in {self.path} can be read"
-        line = f"salvaged {self.rows} rows of {self.streams} streams of agent {self.agent!r}, {self.merged} of them new"
+        line = f"salvaged {_rows_of_streams(self)} of agent {self.agent!r}, {self.merged:,} of them new"
         if self.gaps:
-            line += f"; {sum(map(len, self.gaps))} rows missing in {len(self.gaps)} gaps"
+            line += f"; {_missing(sum(map(len, self.gaps)), self.gaps)}"
         if self.unassigned:
-            line += f"; {self.unassigned} rows of unknown origin left out"
+            line += f"; {units.count(self.unassigned, 'row')} of unknown origin left out"
         return line
 
 
@@ -760,7 +783,8 @@ class AcceptLossReport(Report):
     def _line(self) -> str:
         if not self.gaps:
             return "none of these rows is missing or was deleted by hand, so there is no loss to accept"
-        return f"{'would accept' if self.dry_run else 'accepted'} the loss of {self.rows} rows in {len(self.gaps)} runs"
+        accepted = "would accept" if self.dry_run else "accepted"
+        return f"{accepted} the loss of {units.count(self.rows, 'row')} in {units.count(len(self.gaps), 'run')}"
 
 
 @attrs.frozen(repr=False)
@@ -806,15 +830,16 @@ class EraseReport(Report):
         return not self.unexamined and self.is_wal_emptied
 
     def _line(self) -> str:
-        line = f"{'would erase' if self.dry_run else 'erased'} {self.rows} rows"
+        line = f"{'would erase' if self.dry_run else 'erased'} {units.count(self.rows, 'row')}"
         if self.pending:
-            line += f"; {self.pending} pending rows would be merged and examined first"
+            line += f"; {units.count(self.pending, 'pending row')} would be merged and examined first"
         if self.unexamined:
-            line += f"; {len(self.unexamined)} shards could not be examined: {self.unexamined[0].path}"
+            could = "could" if not self.dry_run else "can"
+            line += f"; {units.count(len(self.unexamined), 'shard')} {could} not be examined: {self.unexamined[0].path}"
         if not self.is_wal_emptied:
             line += "; another program reads the master, so its WAL has copies of them until a later merge"
         for each in self.elsewhere:
-            line += f"; {each.kind} database {each.database} holds {each.rows} of them"
+            line += f"; {each.kind} database {each.database} holds {each.rows:,} of them"
         return line
 
 
@@ -857,21 +882,20 @@ class VerifyReport(Report):
         return not self.errors and not self.gaps and not self.by_hand and not self.unnamed
 
     def _line(self) -> str:
-        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}{self._given_up()}: "
+        line = f"{_rows_of_streams(self)}{self._pruned()}{self._given_up()}: "
         if self.ok:
             return line + "all well"
-        missing = sum(map(len, self.gaps))
-        line += f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
-        line += f", {sum(map(len, self.by_hand))} rows deleted by hand" if self.by_hand else ""
+        line += f"{units.count(len(self.errors), 'error')}, {_missing(sum(map(len, self.gaps)), self.gaps)}"
+        line += f", {units.count(sum(map(len, self.by_hand)), 'row')} deleted by hand" if self.by_hand else ""
         return f"{line}; {self.unnamed}" if self.unnamed else line
 
     def _given_up(self) -> str:
-        erased = f", {self.states.erased} erased" if self.states.erased else ""
-        return erased + (f", {self.states.written_off} written off" if self.states.written_off else "")
+        erased = f", {self.states.erased:,} erased" if self.states.erased else ""
+        return erased + (f", {self.states.written_off:,} written off" if self.states.written_off else "")
 
     def _pruned(self) -> str:
-        reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
-        return f", {sum(self.pruned.values())} pruned ({reasons})" if self.pruned else ""
+        reasons = ", ".join(f"{reason}: {rows:,}" for reason, rows in self.pruned.items())
+        return f", {sum(self.pruned.values()):,} pruned ({reasons})" if self.pruned else ""
 
 
 @attrs.frozen(repr=False)
@@ -918,11 +942,11 @@ class RestoreReport(Report):
 
     def _line(self) -> str:
         done = "would restore" if self.dry_run else "restored"
-        line = f"{done} {self.rows} rows of {self.streams} streams from {self.snapshot}"
+        line = f"{done} {_rows_of_streams(self)} from {self.snapshot}"
         if self.replaced:
             line += f"; the replaced master is {self.replaced}"
         if self.gaps:
-            line += f"; {self.missing_rows} rows missing in {len(self.gaps)} gaps"
+            line += f"; {_missing(self.missing_rows, self.gaps)}"
         return f"{line}; {self.unnamed}" if self.unnamed else line
 
 
@@ -934,6 +958,7 @@ class ShardStatus(Report):
         name: the file's name.
         agent: its agent, or None if unknown.
         alive: whether its agent has it open, or None if that cannot be determined.
+        pid: the process that has it open, or None if none has, or it cannot be determined.
         pending_rows: rows in it that the master does not hold, or None if it cannot be read.
         oldest_age_s: how long the oldest of them has been pending, in seconds, or None if there are none or their age
             is unknown.
@@ -955,6 +980,7 @@ class ShardStatus(Report):
     merged_at: datetime.datetime | None
     reason: str
     blocked: tuple[Blocked, ...] = ()
+    pid: int | None = None
 
 
 @attrs.frozen(repr=False)
@@ -1020,9 +1046,10 @@ class ClockReport(Report):
             )
         if self.ahead_s:
             return (
-                f"the clock shows {wall}; it went ahead by {_days(self.ahead_s)}, and {self.rows} rows become older by "
-                f"that once it is confirmed: if it stays there, in {_days(self.confirmed_in_s)} in which this machine "
-                "is on or merges each day. If it is wrong, set it; if that time has really passed, confirm it"
+                f"the clock shows {wall}; it went ahead by {_days(self.ahead_s)}, and "
+                f"{units.count(self.rows, 'row')} will be older by that once it is confirmed: if it stays there, "
+                f"in {_days(self.confirmed_in_s)} in which this machine is on or merges each day. If it is "
+                "wrong, set it; if that time has really passed, confirm it"
             )
         return f"the clock shows {wall}, and rows become older by it"
 
@@ -1031,7 +1058,8 @@ class ClockReport(Report):
         """What follows if the clock is confirmed."""
         if self.behind_s:
             return f"the time that this store has counted is moved back by {_days(self.behind_s)}, no row's age changes"
-        return f"{self.rows} rows become older by {_days(self.ahead_s)}" if self.ahead_s else "no row's age changes"
+        rows = units.count(self.rows, "row")
+        return f"the age of {rows} grows by {_days(self.ahead_s)}" if self.ahead_s else "no row's age changes"
 
 
 def _days(seconds: float) -> str:
@@ -1065,6 +1093,7 @@ class MasterStatus(Report):
         size_bytes: size of the file.
         wal_bytes: size of its WAL.
         rows: rows in its record tables.
+        tables: the names of these tables.
         pruned_rows: rows that retention rules deleted from it.
         collected_rows: tombstones that were collected.
         superseded_rows: rows of keyed tables that newer rows have superseded.
@@ -1101,6 +1130,7 @@ class MasterStatus(Report):
     triggers: tuple[str, ...] = ()
     damage: str = ""
     merged_at: datetime.datetime | None = None
+    tables: tuple[str, ...] = ()
 
 
 @attrs.frozen(repr=False)
@@ -1197,6 +1227,63 @@ class WriteStats(Report):
         return self.bytes / self.rows if self.rows else None
 
 
+@attrs.frozen(repr=False)
+class ColumnInfo(Report):
+    """A column of a table of the master.
+
+    Attributes:
+        name: its name.
+        type: its type, as `edgeshard help tables` lists them; of an internal table, as SQLite has it.
+    """
+
+    name: str
+    type: str
+
+
+@attrs.frozen(repr=False)
+class TableInfo(Report):
+    """A table of the master.
+
+    Attributes:
+        name: its name.
+        columns: its columns, without those of a row's address.
+        sql: the statements that made it, its indexes and its view.
+        rows: how many rows it has.
+        agents: how many agents these rows are of; 0 for an internal table.
+        first_at: when the first of these rows arrived in this master, to the minute, or None if that is unknown.
+        last_at: the same of the last one.
+        size_bytes: size of the table and its indexes, or None if SQLite cannot tell.
+        is_internal: whether it is one of edgeshard's own.
+    """
+
+    name: str
+    columns: tuple[ColumnInfo, ...]
+    sql: tuple[str, ...]
+    rows: int
+    agents: int = 0
+    first_at: datetime.datetime | None = None
+    last_at: datetime.datetime | None = None
+    size_bytes: int | None = None
+    is_internal: bool = False
+
+    def _line(self) -> str:
+        return f"{self.name}: {units.count(self.rows, 'row')} of {units.count(self.agents, 'agent')}"
+
+
+@attrs.frozen(repr=False)
+class TablesReport(Report):
+    """The tables of a store's master.
+
+    Attributes:
+        tables: the tables, by name; edgeshard's own come last.
+    """
+
+    tables: tuple[TableInfo, ...] = ()
+
+    def _line(self) -> str:
+        return "; ".join(map(str, self.tables)) or "there are no tables yet"
+
+
 #: How bad a problem is, and the verdict on a store: "red" if there is a red problem, else "yellow" if there is any.
 Level = Literal["green", "yellow", "red"]
 
@@ -1210,6 +1297,7 @@ ProblemKind = Literal[
     "blocked",
     "budget-full",
     "clock-unconfirmed",
+    "watcher-stalled",
     "no-merger",
     "pending",
     "budget-high",
@@ -1348,8 +1436,8 @@ class StatusReport(Report):
         if not self.states.total and not self.shards:
             return "all is well, there are no rows yet"
         if not self.pending_rows:
-            return f"all is well, all rows are merged, {self.merger}"
-        return f"all is well, {self.pending}, {self.merger}"
+            return f"all is well, all rows are merged; {self.merger}"
+        return f"all is well, {self.pending}; {self.merger}"
 
     @property
     def pending(self) -> str:
@@ -1360,16 +1448,22 @@ class StatusReport(Report):
         return f"{text}, the oldest for {'up to ' if self.oldest_is_bound else ''}{units.duration(self.oldest_age_s)}"
 
     @property
+    def watching_line(self) -> str:
+        """Whether a merger watches, in words."""
+        if self.watcher is not None and self.watcher.is_stalled:
+            return str(self.watcher)
+        if self.watching is None:
+            return "whether a merger watches is unknown"
+        return "a merger watches" if self.watching else "no merger watches"
+
+    @property
     def merger(self) -> str:
         """Whether a merger watches, and if not, when the last rows were merged, in words."""
         if self.watching:
-            return "a merger watches"
-        watcher = "no merger watches" if self.watching is False else "whether a merger watches is unknown"
-        if self.watcher is not None and self.watcher.is_stalled:
-            watcher = str(self.watcher)
+            return self.watching_line
         if self.merged_s_ago is None:
-            return f"{watcher}, and nothing was merged yet"
-        return f"{watcher}, the last merge of rows was {units.duration(self.merged_s_ago)} ago"
+            return f"{self.watching_line}, and nothing was merged yet"
+        return f"{self.watching_line}, and the last merge of rows was {units.duration(self.merged_s_ago)} ago"
 
     @property
     def merged_s_ago(self) -> float | None:

@@ -53,6 +53,7 @@ from edgeshard.reports import (
     RestoreReport,
     SalvageReport,
     StatusReport,
+    TablesReport,
     VerifyReport,
 )
 from edgeshard.retention import by_hand, rules, store_rules
@@ -65,7 +66,7 @@ from edgeshard.shard.lookup import References
 from edgeshard.shard.open import LOCK_WAIT_S, open_shard
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import PROFILES, WriteProfileName
-from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows
+from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows, shorten_text, wrap_text
 
 if TYPE_CHECKING:
     from edgeshard.exchange.line_writer import LineWriter as LineWriter
@@ -96,7 +97,9 @@ __all__ = [
     "explain_os_error",
     "number_or_text",
     "row_count",
+    "shorten_text",
     "size_bytes",
+    "wrap_text",
 ]
 
 logger = logging.getLogger("edgeshard.store")
@@ -709,6 +712,23 @@ class Store:
         """
         self.ensure_exists()
         return activity.activity(self.root)
+
+    def tables(self, *, internal: bool = False) -> TablesReport:
+        """Report on each record table of the master: rows, agents, arrivals, size, columns with their types, and SQL.
+
+        Each table is read once as a whole, to count its rows.
+
+        Args:
+            internal: also report on edgeshard's own tables.
+
+        Raises:
+            ConfigurationError: there is no master yet.
+            StorageError: it cannot be read.
+        """
+        from edgeshard.inspect import tables  # needed rarely
+
+        self._ensure_master_exists("list tables of")
+        return tables.load(self.master_path, internal=internal)
 
     def verify(self, *, deep: bool = False) -> VerifyReport:
         """Check the master: SQLite's integrity, every row against its address, and which rows are missing and why.

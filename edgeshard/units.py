@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 _SIZES: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -27,6 +28,12 @@ def size(count_bytes: float) -> str:
         if rest >= unit_bytes:
             return f"{sign}{rest / unit_bytes:.1f} {unit}"
     return f"{sign}{rest:.0f} B"
+
+
+def size_at_least(count_bytes: float) -> str:
+    """Format a number of bytes that somebody has to provide: as `size`, but rounded up."""
+    unit_bytes = next((unit_bytes for unit_bytes, _ in _SIZES if count_bytes >= unit_bytes), 1)
+    return size(math.ceil(count_bytes / unit_bytes * 10) / 10 * unit_bytes)
 
 
 def duration(time_s: float) -> str:

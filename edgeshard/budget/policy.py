@@ -37,6 +37,8 @@ from typing import Any, Final, Literal, get_args
 
 import attrs
 
+from edgeshard import units
+
 OnFull = Literal["error", "drop-oldest"]
 
 ON_FULL: Final[tuple[OnFull, ...]] = get_args(OnFull)
@@ -392,7 +394,7 @@ def parse_budget(max_bytes: int, on_full: str) -> Budget:
         ValueError: one of them is invalid.
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < MIN_BUDGET_BYTES:
-        raise ValueError(f"max_bytes must be at least {MIN_BUDGET_BYTES} bytes, got {max_bytes!r}")
+        raise ValueError(f"max_bytes must be at least {MIN_BUDGET_BYTES:,} bytes, got {max_bytes!r}")
     for known in ON_FULL:
         if known == on_full:
             return Budget(max_bytes, known)
@@ -403,15 +405,12 @@ def describe_usage(budget: Budget, usage: Usage) -> str:
     """Return a sentence for a person: the limit, and what uses how much."""
     limit = current_limit(budget, usage)
     text = (
-        f"the store uses {_megabytes(usage.used)} (shards {_megabytes(usage.shards)}, master "
-        f"{_megabytes(usage.master)}) of {_megabytes(limit)}; {_megabytes(usage.promised)} more are promised to "
-        f"{usage.open} open shards and pending rows, and {_megabytes(reserve_bytes(budget))} are reserved for merging"
+        f"the store uses {units.size(usage.used)} (shards {units.size(usage.shards)}, master "
+        f"{units.size(usage.master)}) of {units.size(limit)}; {units.size(usage.promised)} more are promised to "
+        f"{units.count(usage.open, 'open shard')} and pending rows, and {units.size(reserve_bytes(budget))} are "
+        "reserved for merging"
     )
     if limit < budget.max_bytes:
-        free, max_bytes = _megabytes(usage.free), _megabytes(budget.max_bytes)
+        free, max_bytes = units.size(usage.free), units.size(budget.max_bytes)
         text += f"; the budget is {max_bytes}, but the file system has only {free} free"
     return text
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"

@@ -36,6 +36,7 @@ from edgeshard.cli import (
     shell,
     snapshot,
     status,
+    tables,
     verify,
     write,
 )
@@ -48,6 +49,7 @@ _VERBS = {
     "write": write,
     "merge": merge,
     "status": status,
+    "tables": tables,
     "verify": verify,
     "query": query,
     "shell": shell,
@@ -70,7 +72,8 @@ examples:
   edgeshard init data                                           an empty store, before the first agent has written
   edgeshard write data door '{"open": true}'                    a row of the agent "door"; also --ndjson and --csv
   edgeshard merge data                                          merge the shards in data/shards into data/master.db
-  edgeshard status data                                         what is pending, and is anything wrong?
+  edgeshard status data                                         is all well, and what to do if not?
+  edgeshard tables data                                         which tables, with how many rows and which columns?
   edgeshard verify data                                         is anything missing or damaged?
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only

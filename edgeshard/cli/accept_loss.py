@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edgeshard import units
 from edgeshard.cli import arguments, confirm, exits, output
 from edgeshard.reports import AcceptLossReport
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         )
 
     report = accept_loss(dry_run=True)
-    if report.rows and not confirm.is_confirmed(options, f"Accept the loss of {report.rows} rows?"):
+    if report.rows and not confirm.is_confirmed(options, f"Accept the loss of {units.count(report.rows, 'row')}?"):
         return exits.FAILED
     if not options.dry_run:
         report = accept_loss(dry_run=False)

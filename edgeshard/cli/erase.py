@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edgeshard import units
 from edgeshard.cli import arguments, confirm, exits, output
 
 SUMMARY = "Erase rows for good, in the master and pending ones: no copy brings them back into this store."
@@ -47,8 +48,8 @@ def run(options: argparse.Namespace) -> int:
     store = arguments.store_with_master(options)
     report = store.erase(options.table, options.where, dry_run=True)
     if not options.dry_run:
-        more = f", and those among {report.pending} pending rows" if report.pending else ""
-        question = f"Erase {report.rows} rows of table {options.table} for good{more}?"
+        more = f", and those among {units.count(report.pending, 'pending row')}" if report.pending else ""
+        question = f"Erase {units.count(report.rows, 'row')} of table {options.table} for good{more}?"
         if not confirm.is_confirmed(options, question):
             return exits.FAILED
         report = store.erase(options.table, options.where, lock_wait=options.lock_wait)

@@ -69,9 +69,14 @@ def _damaged_master(_: Problem, __: StatusReport, root: Path) -> NextStep:
 
 def _quarantined(problem: Problem, report: StatusReport, root: Path) -> NextStep:
     path = os.path.join(root, "shards", problem.shard)
-    is_alive = any(shard.alive for shard in report.shards if shard.name == problem.shard)
-    stop = "Stop its agent. " if is_alive else ""
-    advice = f"{stop}Bring what can be read of it into the master, then move it away:"
+    shard = next((shard for shard in report.shards if shard.name == problem.shard), None)
+    stop = "stop its agent, " if shard is not None and shard.alive else ""
+    if stop and shard is not None and shard.pid is not None:
+        stop = f"stop its agent (process {shard.pid}), "
+    advice = (
+        f"If it is damaged, {stop}rescue what can be read, and move it away. Other reasons: `edgeshard help "
+        "troubleshooting`."
+    )
     return NextStep(advice, (command("salvage", root, path), move_away(path)))
 
 
@@ -138,6 +143,15 @@ def _agent_clock(problem: Problem, _: StatusReport, root: Path) -> NextStep:
     return NextStep(advice, (command("erase", root, problem.table, "--where", "CONDITION", "--dry-run"),))
 
 
+def _watcher(_: Problem, report: StatusReport, __: Path) -> NextStep:
+    pid = None if report.watcher is None else report.watcher.pid
+    process = "PID" if pid is None else str(pid)
+    if report.watcher is not None and report.watcher.is_stopped:
+        return NextStep("Let it go on:", (f"kill -CONT {process}",))
+    advice = "See what its log says, and restart it: end it, and start it again unless a service manager does so:"
+    return NextStep(advice, (f"kill {process}",))
+
+
 def _merge(_: Problem, __: StatusReport, root: Path) -> NextStep:
     advice = "Merge now, and see that a service or a cron job does it from now on (`edgeshard help operating`):"
     return NextStep(advice, (command("merge", root),))
@@ -160,6 +174,7 @@ _STEPS: Final[dict[ProblemKind, Callable[[Problem, StatusReport, Path], NextStep
     "clock-unconfirmed": _clock,
     "clock-doubtful": _clock,
     "agent-clock-ahead": _agent_clock,
+    "watcher-stalled": _watcher,
     "no-merger": _merge,
     "pending": _merge,
     "receipt-unconfirmed": _receipt,

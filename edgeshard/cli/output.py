@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TextIO
 
 from edgeshard.errors import printable
-from edgeshard.reports import Report
-from edgeshard.store import draw_rows
+from edgeshard.reports import Level, Report
+from edgeshard.store import draw_rows, wrap_text
 
 #: Wide enough for any line. A program that reads a pipe wraps lines itself, or does not want them wrapped.
 _UNLIMITED = 1 << 20
+
+#: A word of a command, with what is quoted in it.
+_SHELL_WORD = re.compile(r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"[^"]*"|\S)+""")
+
+#: The narrowest line that is still readable.
+_COLUMNS_MIN = 40
+
 
 # -- reports ----------------------------------------------------------------------------------------------------------
 
@@ -37,10 +45,17 @@ def is_coloured(stream: TextIO) -> bool:
 
 
 def width(stream: TextIO) -> int:
-    """Return how many characters a line may have."""
+    """Return how many characters a line of data may have: in a pipe, as many as it needs."""
     import shutil  # 4 ms, which a merge need not wait for
 
     return shutil.get_terminal_size().columns if stream.isatty() else _UNLIMITED
+
+
+def columns() -> int:
+    """Return how many characters a line for people may have, also in a pipe: COLUMNS, the terminal's width, or 80."""
+    import shutil
+
+    return max(_COLUMNS_MIN, shutil.get_terminal_size().columns)
 
 
 def height() -> int:
@@ -67,10 +82,60 @@ def has_box_characters(stream: TextIO) -> bool:
 # -- tables and text --------------------------------------------------------------------------------------------------
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
-    """Draw rows as a table for stdout, as wide as that is."""
+def table(names: Sequence[str], rows: Sequence[Sequence[str | int]], max_width: int | None = None) -> str:
+    """Draw rows as a table for stdout, as wide as that is, or of at most `max_width` characters."""
     out = sys.stdout
-    return draw_rows(columns, rows, colour=is_coloured(out), width=width(out), unicode=has_box_characters(out))
+    limit = width(out) if max_width is None else max_width
+    return draw_rows(names, rows, colour=is_coloured(out), width=limit, unicode=has_box_characters(out))
+
+
+def room_for_names(widths: Collection[int], max_width: int) -> int:
+    """Return how wide the first column of a table may be, if the others have these widths."""
+    return max_width - sum(widths) - len(" │ ") * (len(widths) + 1) - 1
+
+
+def aligned(title: str, texts: Sequence[str]) -> list[str]:
+    """Return the cells of a column so that they are drawn at its right edge."""
+    longest = max(map(len, (title, *texts)))
+    return [text.rjust(longest) for text in texts]
+
+
+def text(value: object) -> str:
+    """Return a text as one printable line, as stdout will show it: what its encoding lacks is escaped."""
+    encoding = sys.stdout.encoding or "ascii"
+    return printable(value).encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def paragraph(line: str, max_width: int, indent: str = "", first: str | None = None) -> list[str]:
+    """Break a text into lines of at most `max_width` characters.
+
+    Args:
+        line: the text.
+        max_width: how many characters each line may have, with its indentation.
+        indent: what each line begins with.
+        first: what the first line begins with instead, if it differs.
+    """
+    lines = wrap_text(text(line), max_width - len(indent)) or [""]
+    return [(indent if number or first is None else first) + each for number, each in enumerate(lines)]
+
+
+def command_lines(command: str, max_width: int, indent: str) -> list[str]:
+    """Break a command into lines that a shell takes for one, of at most `max_width` characters if its words allow."""
+    lines, line = [], indent
+    for word in _SHELL_WORD.findall(text(command)):
+        if line.strip() and len(line) + len(word) + len(" \\") > max_width:
+            lines.append(f"{line.rstrip()} \\")
+            line = indent + "  "
+        line += word + " "
+    return [*lines, line.rstrip()]
+
+
+_COLOURS = {"green": "\x1b[1;32m", "yellow": "\x1b[1;33m", "red": "\x1b[1;31m"}
+
+
+def coloured(word: str, level: Level) -> str:
+    """Return a text in the colour of a verdict, if stdout has colours."""
+    return f"{_COLOURS[level]}{word}\x1b[0m" if is_coloured(sys.stdout) else word
 
 
 def to_json(value: object) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from edgeshard import units
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import QueryError, printable
 from edgeshard.store import Statement, Store, number_or_text
@@ -102,7 +103,7 @@ def _bindings(store: Store, sql: str, params: list[str]) -> list[Any] | dict[str
     statement = store.describe_query(sql)
     if not statement.has_names:
         if len(params) != len(statement.parameters):
-            cause = f"the statement has {len(statement.parameters)} parameters, and {len(params)} values were given"
+            cause = f"the statement has {units.count(len(statement.parameters), 'parameter')}, but got {len(params)}"
             raise QueryError("query", store.master_path, f"{cause}; add one -p VALUE for each")
         return [number_or_text(text) for text in params]
     given = {name: number_or_text(text) for name, _, text in (param.partition("=") for param in params)}

@@ -6,6 +6,7 @@ import argparse
 import os
 import time
 
+from edgeshard import units
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import printable
 
@@ -52,5 +53,5 @@ def run(options: argparse.Namespace) -> int:
         store.snapshot(options.target, force=options.force, check=options.check, progress=progress)
     if not options.quiet:
         size = os.path.getsize(options.target)
-        print(printable(f"copied {size} bytes to {options.target} in {time.monotonic() - began:.3f} s"))
+        print(printable(f"copied {units.size(size)} to {options.target} in {time.monotonic() - began:.3f} s"))
     return exits.DONE

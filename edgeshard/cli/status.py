@@ -1,26 +1,35 @@
-"""``edgeshard status``: what a store holds, what is pending, and what is wrong."""
+"""``edgeshard status``: is all well, what to do about it if not, and what a store holds."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from edgeshard import units
 from edgeshard.cli import arguments, exits, next_steps, output
-from edgeshard.errors import printable
-from edgeshard.reports import BudgetStatus, ClockAhead, ShardStatus, SpaceUse, StatusReport, WriteStats
-from edgeshard.store import Store
+from edgeshard.reports import BudgetStatus, MasterStatus, Problem, ShardStatus, SpaceUse, StatusReport, WriteStats
+from edgeshard.store import shorten_text
 
-SUMMARY = "Report what a store holds: each shard, whether its agent is alive, and how many rows are pending."
+SUMMARY = "Say whether all is well with a store, what to do about each problem, and what it holds."
 
 _EPILOG = """\
-It creates nothing, takes no lock, and disturbs neither writers nor a merger. Quarantined shards come first, then those
-with the most pending rows. On a terminal long names are cut; --json has them in full. "up to 3 min": the oldest pending
-row has no time of its own, but cannot be older than that (unless the shard's last merge was killed).
+The first line is the verdict:
+  green   all rows are merged, or pending only briefly while a merger is at work
+  yellow  look at it soon: rows are pending for too long or without a merger, the disk budget is nearly used up, a clock
+          is doubtful, or a receipt is not confirmed
+  red     act now: a shard is quarantined, rows are missing, blocked or were deleted by hand, the master is damaged, the
+          disk budget is full, or deletions wait for the clock to be confirmed
+Each problem follows, with commands that help. `edgeshard help troubleshooting` says more about each of them.
+
+It creates nothing, takes no lock, and disturbs neither writers nor a merger. In the table of shards, quarantined ones
+come first, then those with the most pending rows. Names are shortened in the middle to fit the line, and on a terminal
+the list is cut to fit the screen: --json has everything in full. "writer" is the number of the process that has the
+shard open. "up to 3 min": the oldest pending row has no time of its own, but cannot be older than that (unless the
+shard's last merge was killed).
 
 examples:
   %(prog)s data
@@ -29,40 +38,26 @@ examples:
   %(prog)s data --html status.html       a page with charts (pip install 'edgeshard[report]')
   %(prog)s data --html /var/www/html/status.html --every 30
                                          for a web server: written again every 30 seconds, until SIGTERM or Ctrl-C
-  %(prog)s data --json | jq '.shards[] | select(.pending_rows > 1000) | .agent'
+  %(prog)s data --json | jq -r '.problems[].next[]'
 
 exit codes:
-  0 all well, also if rows are pending; and --watch or --every, ended by Ctrl-C
+  0 the verdict is green or yellow; and --watch or --every, ended by Ctrl-C
   1 failed                                                2 wrong usage
-  3 a shard is quarantined, rows are blocked, missing or deleted by hand, this machine's clock awaits confirmation, or
-    the disk budget is full
-  65 the master is damaged
+  3 the verdict is red                                    65 the master is damaged, and cannot be read
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such store
 """
 
-_COLUMNS = ("agent", "shard", "writer", "pending", "oldest", "size", "merged")
-
-_WRITER = {True: "alive", False: "ended", None: "?"}
-
-_WATCHING = {True: "a merger watches", False: "no merger watches", None: "whether a merger watches is unknown"}
-
 _CLEAR = "\x1b[H\x1b[2J"
 
-#: Lines of a screen that are not for shards or reasons: the table's frame, the totals, and the cursor.
-_OTHER_LINES = 10
+#: Problems that are listed in a pipe, and shards that are listed on a terminal at least.
+_PROBLEMS_MAX, _SHARDS_MIN = 10, 10
 
-#: Gaps that are listed for people.
-_GAPS_MAX = 10
+#: The fewest columns for the name of an agent, or a file.
+_NAME_MIN = 16
 
-#: How far the clock has gone ahead unconfirmed before people are told, in seconds: more than a night.
-_CLOCK_AHEAD_S = 86_400.0
-
-#: Databases that await confirmation, listed for people.
-_PEERS_MAX = 5
-
-#: Characters of a table's line that are not for an agent's name or a file's.
-_OTHER_COLUMNS = 60
+#: The width of the labels before the totals.
+_LABEL = 12
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -104,9 +99,8 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error("argument --every: requires --html; to repeat the report, use --watch")
     if options.every_s is not None:
         return _watch(options)
-    store = arguments.store_of(options)
-    report = store.status()
-    print(_text(store, report, options))
+    report = arguments.store_of(options).status()
+    print(_shown(report, options))
     return exits.report_code(complete=report.complete)
 
 
@@ -124,69 +118,128 @@ def _watch(options: argparse.Namespace) -> int:
     on_screen = output.can_be_cleared(sys.stdout) and not options.json
     try:
         while True:
-            store = arguments.store_of(options)  # its folder may disappear, and come back
-            text = _text(store, store.status(), options, fit=on_screen)
+            report = arguments.store_of(options).status()  # its folder may disappear, and come back
+            text = _shown(report, options, is_screen=on_screen)
             print(_CLEAR + text if on_screen else text, flush=True)
             time.sleep(options.every_s)
     except KeyboardInterrupt:  # the way to end it
         return exits.DONE
 
 
+def _shown(report: StatusReport, options: argparse.Namespace, *, is_screen: bool = False) -> str:
+    root = Path(options.root)
+    if options.json:
+        return output.to_json(next_steps.status_as_dict(report, root.resolve()))
+    return "\n".join(_lines(report, root, is_screen=is_screen))
+
+
 # -- for people -------------------------------------------------------------------------------------------------------
 
 
-def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fit: bool = False) -> str:
-    """Format a report; if `fit`, so that it fits on the terminal."""
-    if options.json:
-        return output.to_json(next_steps.status_as_dict(report, store.root))
-    reasons = [printable(f"quarantined: {shard.name}: {shard.reason}") for shard in report.shards if shard.reason]
-    reasons += [
-        printable(f"blocked: {shard.name}: {each.rows} rows of table {each.table}: {each.reason}")
-        for shard in report.shards
-        for each in shard.blocked
-    ]
-    shown, gaps = len(report.shards), _GAPS_MAX
-    if fit:
-        lines = max(3, output.height() - _OTHER_LINES)
-        gaps = min(gaps, lines // 3)
-        reasons = _fitting(_first(reasons, lines // (3 if report.gaps else 2), "reasons"))
-        shown = max(1, lines - len(reasons) - min(len(report.gaps), gaps + 1))
-    missing = _first([printable(f"missing: {gap}") for gap in report.gaps], gaps, "gaps; --json has all")
-    table = _table(report, shown) if report.shards else ""
-    more = [f"and {len(report.shards) - shown} more shards"] if shown < len(report.shards) else []
-    return "\n".join(
-        [*table.splitlines(), *more, *reasons, *_totals(store, report), *(_fitting(missing) if fit else missing)]
-    )
+def _lines(report: StatusReport, root: Path, *, is_screen: bool) -> list[str]:
+    """Format a report: the verdict, the problems, the shards, the totals.
+
+    On a terminal the shards are cut so that the verdict stays visible; on a screen that is drawn again and again, the
+    problems as well.
+    """
+    width = output.columns()
+    head = _verdict(report, width)
+    blocks = [_problem(problem, report, root, width) for problem in report.problems]
+    totals = _totals(report, root, width)
+    if not sys.stdout.isatty():
+        return [*head, *_first_blocks(blocks, None), *_shards(report, len(report.shards), width), *totals]
+    free = output.height() - len(head) - len(totals) - 1
+    problems = _first_blocks(blocks, max(1, free // 2) if is_screen else None)
+    table_lines = 6  # its frame and header, and how many more there are, with an empty line before it
+    shown = max(1 if is_screen else _SHARDS_MIN, free - len(problems) - table_lines)
+    lines = [*head, *problems, *_shards(report, shown, width), *totals]
+    return lines[: output.height() - 1] if is_screen else lines
 
 
-def _fitting(lines: list[str]) -> list[str]:
-    return [line[: output.width(sys.stdout)] for line in lines]
+def _verdict(report: StatusReport, width: int) -> list[str]:
+    first, *more = output.paragraph(f"{report.verdict}: {report.headline}", width)
+    return [output.coloured(line, report.verdict) for line in (first, *more)]
 
 
-def _first(items: list[str], limit: int, what: str) -> list[str]:
-    return items if len(items) <= limit else [*items[:limit], f"and {len(items) - limit} more {what}"]
-
-
-def _table(report: StatusReport, shown: int) -> str:
-    name_width = max(12, (output.width(sys.stdout) - _OTHER_COLUMNS) // 2)
-    return output.table(_COLUMNS, [_row(shard, report.at, name_width) for shard in report.shards[:shown]])
-
-
-def _row(shard: ShardStatus, at: datetime.datetime, name_width: int) -> list[str | int]:
+def _problem(problem: Problem, report: StatusReport, root: Path, width: int) -> list[str]:
+    step = next_steps.next_step(problem, report, root)
+    first, *more = output.paragraph(f"{problem.level}: {problem.text}", width, "  ", "")
+    colon = len(problem.level) + 1
     return [
-        "?" if shard.agent is None else _cut(shard.agent, name_width),
-        _cut(shard.name, name_width),
-        _WRITER[shard.alive],
-        "?" if shard.pending_rows is None else shard.pending_rows,
-        _age(shard),
-        units.size(shard.size_bytes),
-        _ago(shard.merged_at, at),
+        "",
+        output.coloured(first[:colon], problem.level) + first[colon:],
+        *more,
+        *output.paragraph(step.advice, width, "  "),
+        *(line for command in step.commands for line in output.command_lines(command, width, "    ")),
     ]
 
 
-def _cut(text: str, width: int) -> str:
-    text = printable(text)
-    return text if len(text) <= width else text[: width - 3] + "..."
+def _first_blocks(blocks: Sequence[Sequence[str]], max_lines: int | None) -> list[str]:
+    """Return the lines of the first problems, as many as fit, and how many more there are."""
+    lines: list[str] = []
+    for number, block in enumerate(blocks):
+        if number >= _PROBLEMS_MAX or (max_lines is not None and len(lines) + len(block) > max_lines):
+            return [*lines, "", f"and {units.count(len(blocks) - number, 'more problem')}; --json has all"]
+        lines += block
+    return lines
+
+
+# -- shards -----------------------------------------------------------------------------------------------------------
+
+#: The columns after the agent's name, with what each shows.
+_CELLS: dict[str, Callable[[ShardStatus, datetime.datetime], str]] = {
+    "file": lambda shard, _: "" if shard.name == f"{shard.agent}.db" else output.text(shard.name),
+    "writer": lambda shard, _: _writer(shard),
+    "pending": lambda shard, _: "?" if shard.pending_rows is None else f"{shard.pending_rows:,}",
+    "oldest": lambda shard, _: _age(shard),
+    "size": lambda shard, _: units.size(shard.size_bytes),
+    "merged": lambda shard, at: _ago(shard.merged_at, at),
+}
+
+#: The columns that a narrow line does without, the first one first.
+_DISPENSABLE = ("size", "file", "merged")
+
+_NUMBERS = ("pending", "size")
+
+
+def _shards(report: StatusReport, shown: int, width: int) -> list[str]:
+    if not report.shards:
+        return []
+    shards = report.shards[:shown]
+    cells = {name: [cell(shard, report.at) for shard in shards] for name, cell in _CELLS.items()}
+    if not any(cells["file"]):
+        del cells["file"]
+    for name in _DISPENSABLE:
+        if _room(cells, width) < _NAME_MIN:
+            cells.pop(name, None)
+    agents = ["?" if shard.agent is None else output.text(shard.agent) for shard in shards]
+    room = _room(cells, width)
+    if "file" in cells:
+        both, longest = room + _NAME_MIN, max(map(len, cells["file"]))
+        room = both - min(longest, max(both // 2, both - max(map(len, agents))))
+        cells["file"] = [shorten_text(text, both - room) for text in cells["file"]]
+    agents = [shorten_text(text, room) for text in agents]
+    for name in _NUMBERS:
+        if name in cells:
+            cells[name] = output.aligned(name, cells[name])
+    rows = [list(row) for row in zip(agents, *cells.values(), strict=True)]
+    table = output.table(("agent", *cells), rows, width).splitlines()
+    left = len(report.shards) - len(shards)
+    return ["", *table, *([f"and {units.count(left, 'more shard')}; --json has all"] if left else [])]
+
+
+def _room(cells: dict[str, list[str]], width: int) -> int:
+    """Return how many columns are left for an agent's name, besides the other cells and the table's frame."""
+    fixed = [_NAME_MIN if name == "file" else max(map(len, (name, *texts))) for name, texts in cells.items()]
+    return output.room_for_names(fixed, width)
+
+
+def _writer(shard: ShardStatus) -> str:
+    if shard.alive is None:
+        return "?"
+    if not shard.alive:
+        return "ended"
+    return "alive" if shard.pid is None else str(shard.pid)
 
 
 def _age(shard: ShardStatus) -> str:
@@ -202,86 +255,86 @@ def _ago(when: datetime.datetime | None, at: datetime.datetime) -> str:
 # -- totals -----------------------------------------------------------------------------------------------------------
 
 
-def _totals(store: Store, report: StatusReport) -> list[str]:
+def _totals(report: StatusReport, root: Path, width: int) -> list[str]:
+    labelled = [
+        line
+        for label, text in _facts(report, root)
+        for line in output.paragraph(text, width, " " * _LABEL, label.ljust(_LABEL))
+    ]
+    return ["", *labelled]
+
+
+def _facts(report: StatusReport, root: Path) -> Iterator[tuple[str, str]]:
+    master = report.master
     alive = sum(bool(shard.alive) for shard in report.shards)
-    oldest = "" if report.oldest is None else f", the oldest {_age(report.oldest)}"
-    lines = [f"{len(report.shards)} shards, {alive} with a writer; {report.pending_rows} rows pending{oldest}"]
-    if report.quarantined_shards:
-        lines.append(f"{report.quarantined_shards} shards quarantined")
-    if report.blocked_rows:
-        lines.append(f"{report.blocked_rows} rows blocked")
-    lines.append(printable(_master(report)))
+    yield "shards", f"{len(report.shards):,}, {alive:,} with a writer; {report.pending}"
+    if not master.exists:
+        yield "master", "none yet: the first merge makes it"
+    else:
+        yield "master", _master(report)
+        tables = ", ".join(master.tables) or "none yet"
+        yield "tables", f"{tables} (`{next_steps.command('tables', root)}` has more)"
+    yield "last merge", _last_merge(report)
     if report.budget is not None:
-        lines.append(_budget(report.budget))
-        if report.budget.is_full:
-            lines.append(_full_budget(store, report, report.budget))
+        yield "budget", _budget(report.budget)
     if report.space.total_bytes:
-        lines.append(_space(report.space))
-    lines += [printable(line) for line in _peers(store, report)]
-    lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
-    lines += [printable(line) for line in _warnings(store, report)]
-    if report.gaps:
-        missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
-        lines.append(printable(f"{missing}; `edgeshard verify {store.root}` says where they are"))
-    return lines
-
-
-def _warnings(store: Store, report: StatusReport) -> Iterator[str]:
-    root = shlex.quote(str(store.root))
-    if report.master.triggers:
-        names = ", ".join(report.master.triggers)
-        yield f"triggers do not fire when rows are merged: {names}; see `edgeshard help manual-changes`"
-    if report.states.by_hand:
-        advice = f"`edgeshard verify {root}` lists them; accept that with `edgeshard accept-loss {root}`"
-        yield f"{report.states.by_hand} rows of the master were deleted by hand; {advice}"
-    if report.master.damage:
-        text = f"the master is damaged ({report.master.damage}): merges leave the rows in the shards until you run"
-        yield f"{text} `edgeshard restore {root} SNAPSHOT`"
-    if report.unnamed:
-        yield report.unnamed
-    if report.clock is not None and not report.clock.complete:
-        yield f"{report.clock}: `edgeshard clock {root} --confirm`"
-    elif report.clock is not None and report.clock.ahead_s > _CLOCK_AHEAD_S:
-        yield str(report.clock)
+        yield "disk space", _space(report.space)
+    if report.write_stats.bytes:
+        yield "written", _written(report.write_stats)
+    confirmed = [peer.received_at for peer in report.peers if peer.trusted_at is not None]
+    if confirmed:
+        count = units.count(len(confirmed), "confirmed database")
+        yield "receipts", f"of {count}, the last one {_ago(max(confirmed), report.at)}"
+    if master.triggers:
+        names = ", ".join(master.triggers)
+        yield "triggers", f"{names}: not fired when rows are merged; see `edgeshard help manual-changes`"
+    if master.exists:
+        yield "id", master.database
 
 
 def _master(report: StatusReport) -> str:
     master = report.master
-    if not master.exists:
-        return f"no master yet, {_watcher(report)}"
-    held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
-    pruned, collected = (master.pruned_rows, "pruned"), (master.collected_rows, "tombstones collected")
-    given_up = (report.states.erased, "erased"), (report.states.written_off, "written off")
-    superseded = (master.superseded_rows, "superseded")
-    gone = [f"{rows} {how}" for rows, how in (pruned, collected, superseded, *given_up) if rows]
-    held += f", {master.retired_streams} of them retired" if master.retired_streams else ""
-    held += f" (besides {', '.join(gone)})" if gone else ""
-    changes = "merges and prune steps" if master.pruned_rows or master.collected_rows else "merges"
+    streams = units.count(master.streams, "stream")
+    if master.retired_streams:
+        streams += f" ({master.retired_streams:,} retired)"
+    held = f"{units.count(master.rows, 'row')} of {units.count(master.agents, 'agent')} in {streams}"
+    gone = [f"{rows:,} {how}" for rows, how in _gone(report, master) if rows]
+    besides = f", besides {', '.join(gone)}" if gone else ""
     sizes = f"{units.size(master.size_bytes)} and a WAL of {units.size(master.wal_bytes)}"
+    return f"{held}{besides}; {sizes}"
+
+
+def _last_merge(report: StatusReport) -> str:
+    master = report.master
+    if master.merged_at is None:
+        return f"never; {report.watching_line}"
+    steps = units.count(master.generation, "merge")
+    if master.pruned_rows or master.collected_rows:
+        steps = f"{master.generation:,} merges and prune steps"
+    return f"{_ago(master.merged_at, report.at)}, {steps} so far; {report.watching_line}"
+
+
+def _gone(report: StatusReport, master: MasterStatus) -> tuple[tuple[int, str], ...]:
     return (
-        f"{master.path}: {held}, {sizes}, {master.generation} {changes}, {_written(report.write_stats)}"
-        f"{_watcher(report)}; its id is {master.database}"
+        (master.pruned_rows, "pruned"),
+        (master.collected_rows, "collected"),
+        (master.superseded_rows, "superseded"),
+        (report.states.erased, "erased"),
+        (report.states.written_off, "written off"),
     )
 
 
-def _watcher(report: StatusReport) -> str:
-    stalled = report.watcher is not None and report.watcher.is_stalled
-    return str(report.watcher) if stalled else _WATCHING[report.watching]
-
-
 def _written(stats: WriteStats) -> str:
-    """Format the bytes written, to be followed by the rest of the line; "" if nothing is known."""
-    if not stats.bytes:
-        return ""
-    line = f"{units.size(stats.today_bytes)} written today, {units.size(int(stats.bytes_a_day or 0))} a day, "
-    return line if stats.bytes_a_row is None else f"{line}{units.size(int(stats.bytes_a_row))} a row, "
+    text = f"{units.size(stats.today_bytes)} today, {units.size(stats.bytes_a_day or 0)} a day"
+    return text if stats.bytes_a_row is None else f"{text}, {units.size(stats.bytes_a_row)} a row"
 
 
 def _budget(found: BudgetStatus) -> str:
-    text = f"disk budget: {units.size(found.used_bytes)} of {units.size(found.limit_bytes)} used"
+    text = f"{units.size(found.used_bytes)} of {units.size(found.limit_bytes)} used"
     if found.limit_bytes < found.max_bytes:
         text += f", which is all that the disk has (the budget is {units.size(found.max_bytes)})"
-    return f"{text}; on full: {found.on_full}" + (f", {found.dropped_rows} rows dropped" if found.dropped_rows else "")
+    dropped = f", {units.count(found.dropped_rows, 'row')} dropped" if found.dropped_rows else ""
+    return f"{text}; on full: {found.on_full}{dropped}"
 
 
 def _space(space: SpaceUse) -> str:
@@ -298,48 +351,4 @@ def _space(space: SpaceUse) -> str:
         "other files": space.other_bytes,
     }
     listed = sorted(parts.items(), key=lambda part: -part[1])
-    return f"disk space: {', '.join(f'{what} {units.size(count)}' for what, count in listed if count)}"
-
-
-def _full_budget(store: Store, report: StatusReport, found: BudgetStatus) -> str:
-    """Say what to do about a budget that is used up."""
-    root = shlex.quote(str(store.root))
-    steps = []
-    if found.limit_bytes < found.max_bytes:
-        steps.append("free space on the disk")
-    if report.pending_rows or found.on_full == "drop-oldest":
-        steps.append(f"merge (`edgeshard merge {root}`)")
-    if found.max_bytes < found.least_bytes:
-        least = f"{found.open_shards} shards are open, and one more needs {units.size(found.least_bytes)}"
-        steps.append(f"close shards that are not used ({least})")
-    steps += [
-        f"prune (`edgeshard prune {root} --help`)",
-        f"raise the budget (`edgeshard merge {root} --max-bytes SIZE`)",
-    ]
-    left = units.size(max(0, found.left_bytes))
-    return f"the disk budget is full, {left} are left for writers: " + ", or ".join(steps)
-
-
-def _peers(store: Store, report: StatusReport) -> list[str]:
-    awaiting = [peer for peer in report.peers if peer.trusted_at is None]
-    command = f"edgeshard receipt {shlex.quote(str(store.root))} FILE --trust"
-    lines = [
-        f"receipt of {peer.kind} database {peer.database}, {_ago(peer.received_at, report.at)}: it does not count "
-        f"until you confirm that database. If its own status shows this id: {command}"
-        for peer in awaiting
-    ]
-    confirmed = len(report.peers) - len(awaiting)
-    counted = [f"receipts of {confirmed} confirmed databases, the last one {_last(report)}"] if confirmed else []
-    return [*counted, *_first(lines, _PEERS_MAX, "databases that await confirmation; --json has all")]
-
-
-def _last(report: StatusReport) -> str:
-    return _ago(max(peer.received_at for peer in report.peers if peer.trusted_at is not None), report.at)
-
-
-def _clock(item: ClockAhead) -> str:
-    return (
-        f"clock: agent {item.agent!r} has changes of table {item.table} with timestamps "
-        f"{units.duration(item.ahead_s)} ahead. They win over other changes of the same keys until then: set that "
-        "device's clock, erase such rows, and write these keys again"
-    )
+    return ", ".join(f"{what} {units.size(count)}" for what, count in listed if count)

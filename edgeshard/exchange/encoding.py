@@ -21,7 +21,7 @@ from typing import Final
 
 import attrs
 
-from edgeshard import format
+from edgeshard import format, units
 from edgeshard.format.ranges import Range, intersect, subtract, union
 
 #: The most bytes, and the most runs, that are written or read: enough for more than 1,000,000 streams.
@@ -206,7 +206,7 @@ def decode(data: bytes) -> EncodedSeqs:
         ValueError: it is incomplete, or contradicts itself; the text says how.
     """
     if len(data) > BYTES_MAX:
-        raise ValueError(f"it has more than {BYTES_MAX:,} bytes of seqs")
+        raise ValueError(f"it has more than {units.size(BYTES_MAX)} of seqs")
     try:
         return _decode(data)
     except IndexError as error:

@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import attrs
 
+from edgeshard import units
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError
 from edgeshard.exchange import encoding
 from edgeshard.exchange.encoding import EncodedSeqs
@@ -114,8 +115,8 @@ class Inventory:
         data = self.seqs.data
         if len(data) > encoding.BYTES_MAX or self.seqs.run_count > encoding.RUNS_MAX:
             cause = (
-                f"it holds {self.seqs.run_count:,} runs of rows of {len(self.seqs):,} streams, more than any edgeshard "
-                "reads; export without ranges"
+                f"it holds {self.seqs.run_count:,} runs of rows of {units.count(len(self.seqs), 'stream')}, more than "
+                "any edgeshard reads; export without ranges"
             )
             raise ConfigurationError("write ranges", self.database_id.hex(), cause)
         head = {
@@ -178,7 +179,7 @@ def parse(text: bytes, path: str) -> Inventory:
         ConfigurationError, FormatError, DamagedError: see `load`.
     """
     if len(text) > BYTES_MAX:
-        cause = f"it has more than {BYTES_MAX:,} bytes; name a file with what {_MAKER} makes"
+        cause = f"it has more than {units.size(BYTES_MAX)}; name a file with what {_MAKER} makes"
         raise ConfigurationError(_ACTION, path, cause)
     try:
         if sum(map(text.count, b"[{,:")) > _DELIMITERS_MAX:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.errors import printable
-from edgeshard.inspect import shard_names
+from edgeshard.inspect import shard_names, tables
 from edgeshard.master import database
+from edgeshard.records import queries
+from edgeshard.reports import TableInfo
 from edgeshard.sqlite import Connection
 
 #: What sets the colour of a terminal's text, and nothing else.
@@ -22,10 +24,9 @@ _COLOUR: Final = re.compile("(\x1b\\[[0-9;]*m)")
 #: All but the ends of lines and tabs.
 _LINES: Final = re.compile("[^\n\t]+")
 
-#: Tables first: a view follows from its table's name.
 _TABLES = """
-select name from sqlite_schema where type in ('table', 'view') and name not like 'sqlite~_%' escape '~'
-and substr(name, 1, length(?1)) <> ?1 order by type, name
+select value ->> 0 as name, value ->> 1 as rows, value ->> 2 as agents, value ->> 3 as first_arrival,
+value ->> 4 as last_arrival, value ->> 5 as bytes, value ->> 6 as columns from json_each(?)
 """
 
 _SHARDS = """
@@ -59,27 +60,34 @@ def _make(connection: Connection, folder: Path) -> Any:
         """
 
         failures = 0
+        _sql = ""
+
+        def process_sql(self, sql: str, *arguments: Any, **options: Any) -> None:
+            self._sql = sql
+            super().process_sql(sql, *arguments, **options)
 
         def handle_exception(self) -> None:
-            if isinstance(sys.exception(), BrokenPipeError):
-                raise  # the shell calls this while it handles one
+            error = sys.exception()
+            if isinstance(error, BrokenPipeError):
+                raise error  # the shell calls this while it handles one
             self.failures += 1
             super().handle_exception()
+            if isinstance(error, Exception):
+                hint = queries.explain_name(sqlite.find_misspelled(connection, self._sql, error))
+                self.write_error(f"{hint.strip()}\n" if hint else "")
 
         def command_tables(self, cmd: list[str]) -> None:
-            """tables ?PATTERN?: Lists names of tables and views, without edgeshard's own
+            """tables ?PATTERN?: Lists the record tables
 
-            With a LIKE pattern, lists all that match it, such as _edgeshard_%.
+            Each with its rows, agents, first and last arrival, bytes and columns. With a LIKE pattern, lists the names
+            of all tables and views that match it, such as _edgeshard_% or %_with_agent.
             """  # noqa: D403  apsw shows it as the help of ".tables"
             if cmd:
                 super().command_tables(cmd)
                 return
-            self.push_output()
-            try:
-                self.output, self.header = self.output_list, False
-                self.process_sql(_TABLES, (format.PREFIX,), internal=True)
-            finally:
-                self.pop_output()
+            with sqlite.read_snapshot(connection):
+                found = tables.describe(connection, internal=False).tables
+            self.process_sql(_TABLES, (json.dumps([_table_row(table) for table in found]),), internal=True)
 
         def command_shards(self, cmd: list[str]) -> None:
             """shards: Lists the store's shards
@@ -96,6 +104,12 @@ def _make(connection: Connection, folder: Path) -> Any:
     # what goes to a file or another program stays as it is
     out = _Terminal(sys.stdout) if sys.stdout.isatty() else sys.stdout
     return StoreShell(db=connection, stdout=out, stderr=_Terminal(sys.stderr))
+
+
+def _table_row(table: TableInfo) -> list[str | int | None]:
+    columns = ", ".join(f"{column.name} {column.type}" for column in table.columns)
+    times = (None if at is None else at.strftime("%Y-%m-%d %H:%M") for at in (table.first_at, table.last_at))
+    return [printable(table.name), table.rows, table.agents, *times, table.size_bytes, printable(columns)]
 
 
 class _Terminal:

@@ -17,7 +17,7 @@ from edgeshard import format, sqlite
 from edgeshard.budget import policy
 from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import StorageError
-from edgeshard.files import locks, paths, scan, store_folder
+from edgeshard.files import lock_holder, locks, paths, scan, store_folder
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import size
 from edgeshard.inspect import shard_names, verdict
@@ -161,6 +161,7 @@ def _master_status(
         triggers=() if refresh.exists(path.parent) else tuple(user_objects.triggers(connection)),
         damage="" if known is None else "; ".join(known.findings),
         merged_at=merged_at,
+        tables=tuple(catalog.record_tables(connection)),
     )
 
 
@@ -209,10 +210,13 @@ def _budget_status(root: Path, dropped_rows: int) -> BudgetStatus | None:
 
 
 def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datetime.datetime) -> ShardStatus:
+    alive = _is_locked(paths.lock_path(file.path))
+    holder = lock_holder.find_holder(paths.lock_path(file.path)) if alive else None
     return ShardStatus(
         name=file.name,
         agent=pending.agent or shard_names.agent_of(paths.stem_of(file.name), view.agents),
-        alive=_is_locked(paths.lock_path(file.path)),
+        alive=alive,
+        pid=None if holder is None else holder.pid,
         pending_rows=pending.rows,
         oldest_age_s=None if pending.since is None else max(0.0, (at - pending.since).total_seconds()),
         oldest_is_bound=pending.is_bound,

@@ -1,7 +1,7 @@
 """Judge a store by its status report: find the problems, of which the verdict follows.
 
     red       needs attention now: rows are missing, damaged, quarantined or blocked, were deleted by hand, or cannot be
-              written; or deletions wait for the clock to be confirmed
+              written; or are pending while the watcher is stalled; or deletions wait for the clock to be confirmed
     yellow    needs attention soon, or may: rows are pending and no merger is at work, or pending for too long; the disk
               budget is nearly used up; a clock is doubtful; a receipt does not count yet
     green     all rows are merged, or have been pending only briefly and a merger is alive
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from edgeshard import units
-from edgeshard.reports import BudgetStatus, Problem, StatusReport
+from edgeshard.reports import BudgetStatus, Level, Problem, StatusReport
 
 #: A merge within so many seconds shows that a merger is alive, even if none watches.
 MERGER_RECENT_S: Final = 900.0
@@ -31,8 +31,8 @@ BUDGET_HIGH: Final = 0.8
 #: How far this machine's clock may go ahead of the trusted time, in seconds: more than a night.
 CLOCK_AHEAD_MAX_S: Final = 86_400.0
 
-#: Agents that one line names.
-_AGENTS_MAX: Final = 3
+#: Gaps that one line names.
+_GAPS_MAX: Final = 3
 
 
 def find_problems(report: StatusReport) -> tuple[Problem, ...]:
@@ -55,10 +55,9 @@ def _of_master(report: StatusReport) -> Iterator[Problem]:
         yield Problem("damaged-master", "red", text)
     if master.gaps:
         agents = sorted({gap.agent for gap in report.gaps})
-        named = ", ".join(map(repr, agents[:_AGENTS_MAX])) + (" and others" if len(agents) > _AGENTS_MAX else "")
         rows = f"{units.count(master.missing_rows, 'row')} missing in {units.count(master.gaps, 'gap')}"
-        noun = "agent" if len(agents) == 1 else "agents"
-        yield Problem("missing", "red", f"{rows}, of {noun} {named}", agent=agents[0] if len(agents) == 1 else "")
+        gaps = "; ".join(map(str, report.gaps[:_GAPS_MAX])) + ("; and more" if len(report.gaps) > _GAPS_MAX else "")
+        yield Problem("missing", "red", f"{rows}: {gaps}", agent=agents[0] if len(agents) == 1 else "")
     if report.unnamed:
         yield Problem("missing-unnamed", "red", report.unnamed)
     if report.states.by_hand:
@@ -109,6 +108,12 @@ def _of_clocks(report: StatusReport) -> Iterator[Problem]:
 
 
 def _of_merger(report: StatusReport) -> Iterator[Problem]:
+    watcher = report.watcher
+    if watcher is not None and watcher.is_stalled:
+        # what another merger does meanwhile does not show that this one goes on
+        level: Level = "red" if report.pending_rows else "yellow"
+        yield Problem("watcher-stalled", level, f"{watcher}; {report.pending}")
+        return
     is_recent = report.merged_s_ago is not None and report.merged_s_ago <= MERGER_RECENT_S
     if report.watching is False and not is_recent:
         if report.pending_rows:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import format, sqlite
+from edgeshard import format, sqlite, units
 from edgeshard.errors import DamagedError, StorageError
 from edgeshard.format.ranges import Range, intersect, subtract, union
 from edgeshard.inspect import absences
@@ -280,7 +280,7 @@ def _errors(connection: Connection, tables: list[str], absent: Container[int], *
         yield f"stream {stream_id.hex()} is retired, and is listed as if it were not"
     yield from _row_errors(connection, tables, absent)
     for name, rows in versions.tables_with_superseded(connection, tables):
-        yield f"table {name}: {rows} rows should have been superseded by others with their key"
+        yield f"table {name}: {units.count(rows, 'row')} that others with their key should have superseded"
     if deep:
         yield from _value_errors(connection, tables)
 
@@ -292,7 +292,7 @@ def _range_errors(connection: Connection) -> Iterator[str]:
     for number, seq in extents.overlapping_ranges(connection):
         yield f"stream number {number}: two ranges hold seq {seq}"
     for number, recorded, actual in streams.miscounted(connection):
-        yield f"stream number {number}: {actual} rows are missing, and {recorded} are recorded as missing"
+        yield f"stream number {number}: {units.count(actual, 'row')} missing, and {recorded:,} recorded as missing"
     highest, next_id = extents.highest_id(connection), identity.next_id(connection)
     if next_id <= highest:
         yield f"the next row would get id {next_id}, but ids up to {highest} are already used"
@@ -318,7 +318,7 @@ def _row_errors(connection: Connection, tables: list[str], absent: Container[int
         for number, count in sqlite.fetch(connection, f"SELECT _stream, count(*) FROM {quote(name)} GROUP BY _stream"):
             counted[number] = counted.get(number, 0) + count
         if stray := extents.stray_rows(connection, name):
-            yield f"table {name}: {stray} rows are not where their address says"
+            yield f"table {name}: {units.count(stray, 'row')} not where the address says"
     yield from _count_errors(connection, counted, absent)
     for one, other in combinations(tables, 2):
         sql = f"SELECT count(*) FROM {quote(one)} JOIN {quote(other)} USING(_id)"
@@ -332,13 +332,13 @@ def _count_errors(connection: Connection, counted: dict[int, int], absent: Conta
     for number, expected in extents.block_rows(connection).items():
         found, superseded_count = counted.pop(number, 0), superseded_rows.pop(number, 0)
         if superseded_count < 0 or (found + superseded_count != expected and number not in absent):
-            text = f"stream number {number}: {found} rows where its blocks hold {expected}"
-            yield f"{text} ({superseded_count} superseded since)" if superseded_count else text
+            text = f"stream number {number}: {units.count(found, 'row')} where its blocks hold {expected:,}"
+            yield f"{text} ({superseded_count:,} superseded since)" if superseded_count else text
     for number, superseded_count in superseded_rows.items():
         if superseded_count:
-            yield f"stream number {number}: {superseded_count} rows were superseded, but it has no block"
+            yield f"stream number {number}: {units.count(superseded_count, 'row')} superseded, but it has no block"
     for number, found in counted.items():
-        yield f"stream number {number}: {found} rows and no block"
+        yield f"stream number {number}: {units.count(found, 'row')} and no block"
 
 
 def _value_errors(connection: Connection, tables: Container[str]) -> Iterator[str]:
@@ -351,7 +351,7 @@ def _value_errors(connection: Connection, tables: Container[str]) -> Iterator[st
             condition = _IMPOSSIBLE_VALUE[column_type].format(name)
             sql = f"SELECT count(*) FROM {quote(table)} WHERE {name} IS NOT NULL AND ({condition})"
             if wrong := sqlite.scalar(connection, sql):
-                yield f"table {table}: {wrong} values of column {column} are not of type {column_type}"
+                yield f"table {table}: {units.count(wrong, 'value')} of column {column} not of type {column_type}"
         if format.STORED_AS[column_type] == "TEXT":
             sql = f"SELECT CAST({name} AS BLOB) FROM {quote(table)} WHERE {name} IS NOT NULL"
             wrong = sum(not _is_text(value) for (value,) in connection.execute(sql))

@@ -81,6 +81,13 @@ def oldest_since(connection: Connection, since_s: float) -> int | None:
     return found
 
 
+def of_row(connection: Connection, row_id: int) -> int | None:
+    """Return when the row with this id arrived, to the minute, in seconds since 1970, or None if that is unknown."""
+    sql = "SELECT at FROM main._edgeshard_arrivals WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
+    found: int | None = sqlite.scalar(connection, sql, (row_id,))
+    return found
+
+
 def latest(connection: Connection) -> int | None:
     """Return the last recorded arrival, in seconds since 1970, or None. Rows may have arrived up to a minute later."""
     found: int | None = sqlite.scalar(connection, "SELECT max(at) FROM main._edgeshard_arrivals")

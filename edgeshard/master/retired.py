@@ -21,7 +21,7 @@ from typing import Final
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.master import identity
 from edgeshard.records.json_values import to_json
 from edgeshard.sqlite import Connection, quote
@@ -332,11 +332,12 @@ def errors(connection: Connection) -> Iterator[str]:
         streams, rows = counted.pop(group.number, (0, 0))
         recorded = (group.streams, sum(group.rows.values()))
         if recorded != (streams, rows):
-            text = f"{streams} streams with {rows} rows, and {recorded[0]} with {recorded[1]} are recorded"
+            text = f"{units.count(streams, 'stream')} with {units.count(rows, 'row')}"
+            text += f", and {recorded[0]:,} with {recorded[1]:,} recorded"
             yield f"group {group.number} of retired streams: it has {text}"
     for number, (streams, _) in counted.items():
-        yield f"{streams} streams retired in group {number}, which is not listed"
+        yield f"{units.count(streams, 'stream')} retired in group {number}, which is not listed"
     for stream_id, last in connection.execute(
         "SELECT stream_id, last_seq FROM main._edgeshard_retired WHERE last_seq < 1 OR length(stream_id) <> 16"
     ):
-        yield f"stream {stream_id.hex()} is retired, and cannot have {last} rows"
+        yield f"stream {stream_id.hex()} is retired, and cannot have {units.count(last, 'row')}"

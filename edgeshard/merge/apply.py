@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.errors import DamagedError
 from edgeshard.format import blocks
 from edgeshard.format.blocks import Block, pieces
@@ -413,9 +413,10 @@ def _copy_superseded(
 
 
 def _difference(origin: Source, stream: SourceStream, part: Block, rows: int) -> DamagedError:
+    differ = "differs" if abs(rows) == 1 else "differ"
     cause = (
-        f"among seqs {part.first} to {part.last} of stream {stream.stream_id.hex()}, {abs(rows)} rows "
-        "differ from those that the master holds under the same addresses. The shard is damaged, or the "
+        f"among seqs {part.first} to {part.last} of stream {stream.stream_id.hex()}, {units.count(abs(rows), 'row')} "
+        f"{differ} from those that the master holds under the same addresses. The shard is damaged, or the "
         "machine was cloned while it wrote, or one of the two databases is forged. No row of it is deleted; it "
         "can be merged into a store of its own"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError, printable
 from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
@@ -144,9 +144,10 @@ class Merger:
                 if version != self._schema_version:
                     self._warn_of_user_objects(connection)
                 if erase.is_due(connection, self._root):
-                    text = "completed an erasure in %s, which was killed or is newer than this copy of it: %d rows"
+                    text = "completed an erasure in %s, which was killed or is newer than this copy of it: %s"
                     rows = erase.redo(connection, self._root)
-                    logger.warning(text, self._path, rows, extra=fields(store=self._root, rows=rows))
+                    extra = fields(store=self._root, rows=rows)
+                    logger.warning(text, self._path, units.count(rows, "row"), extra=extra)
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 own = self._due(scanned, thorough)
@@ -597,11 +598,12 @@ def _begin_again(run: SourceRun) -> None:
 def _explain_unproven(run: SourceRun) -> str:
     stream_id, (first, *_) = next(iter(run.copied.unproven.items()))
     rows = sum(map(size, run.copied.unproven.values()))
+    stay = "stays" if rows == 1 else "stay"
     return (
-        f"{rows} rows stay in it, such as seqs {first.first} to {first.last} of stream {stream_id.hex()}: the master "
-        "got rows with these addresses from elsewhere and pruned them, so that it cannot compare them. "
-        "All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
-        f"store of its own (Store.merge([{run.file.path!r}])). Then move it and its -wal away"
+        f"{units.count(rows, 'row')} {stay} in it, such as seqs {first.first} to {first.last} of stream "
+        f"{stream_id.hex()}: the master got rows with these addresses from elsewhere and pruned them, so that it "
+        "cannot compare them. All else in it is merged. To keep them, stop its agent, merge once more, and "
+        f"merge the file into a store of its own (Store.merge([{run.file.path!r}])). Then move it and its -wal away"
     )
 
 

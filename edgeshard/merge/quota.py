@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.budget import policy, quotas, reserve, usage
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.budget.quotas import QuotaRecord
@@ -445,14 +445,14 @@ class MergeQuota:
             raise AssertionError("there is no budget")
         found = self._usage = usage.measure(self._root, without=quotas.MERGER)
         text = (
-            f"no space for pending rows, which stay in their shards ({merged_rows} were merged): "
+            f"no space for pending rows, which stay in their shards ({merged_rows:,} were merged): "
             f"{policy.describe_usage(self.budget, found)}. Prune, push and prune, or raise the budget"
         )
         if self.budget.on_full == "drop-oldest":
             text += "; all rows that may be dropped were dropped, and current rows of keyed tables never are"
         if quarantined:
             why = "Store.status (`edgeshard status`) says why"
-            text += f". {quarantined} quarantined shards keep all that they have: {why}"
+            text += f". What {units.count(quarantined, 'quarantined shard')} had stays there: {why}"
         limit = policy.current_limit(self.budget, found)
         return DiskBudgetError("merge into", self._path, text, found.used, limit, found.shards, found.master)
 

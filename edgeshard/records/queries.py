@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.display import join_short, short_repr
 from edgeshard.errors import QueryError, UnreadableRowError
 from edgeshard.records import codecs, foreign, json_values, scalars
 from edgeshard.records.rows import Rows, distinct, row_maker
-from edgeshard.sqlite import Bindings, Connection
+from edgeshard.sqlite import Bindings, Connection, Misspelled
 from edgeshard.sqlite.statements import Result, StatementError, WritingStatementError, names_of, read_one
 
 #: The values of a statement's parameters: in order, or by name.
@@ -123,7 +123,19 @@ def _explain(connection: Connection, call: Call, sql: str, bindings: Bindings, e
         return NOT_TEXT
     if sqlite.is_binding_mistake(error):
         return _explain_bindings(connection, call, sql, bindings) or str(error)
-    return f"{error}. {call.explain_tables(connection)}"
+    misspelled = sqlite.find_misspelled(connection, sql, error)
+    if misspelled is None or not misspelled.is_column:
+        return f"{error}. {explain_name(misspelled)}{call.explain_tables(connection)}"
+    return f"{error}. {explain_name(misspelled)}".rstrip(". ")
+
+
+def explain_name(misspelled: Misspelled | None) -> str:
+    """Return what is to be said about a name in a statement that SQLite does not know, with a space behind; or ""."""
+    if misspelled is None:
+        return ""
+    asked = f"Did you mean {misspelled.nearest}? " if misspelled.nearest else ""
+    listed = [f"Table {table} has the columns {', '.join(names)}. " for table, names in misspelled.columns.items()]
+    return asked + "".join(listed)
 
 
 # -- parameters -------------------------------------------------------------------------------------------------------
@@ -193,8 +205,7 @@ def _explain_bindings(connection: Connection, call: Call, sql: str, bindings: Bi
     if len(bindings) == len(parameters):
         return ""
     example = call.example(f"[{join_short(['...'] * len(parameters), len(parameters))}]" if parameters else "")
-    plural = "" if len(parameters) == 1 else "s"
-    return f"the statement has {len(parameters)} parameter{plural}, but got {len(bindings)}: {example}"
+    return f"the statement has {units.count(len(parameters), 'parameter')}, but got {len(bindings)}: {example}"
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import Block, pieces
 from edgeshard.format.ranges import Range, clip, subtract, union
@@ -53,8 +53,8 @@ def take_out(connection: Connection, stream_no: int, seqs: Sequence[Range], reas
         for run in ids:
             if strays := extents.stray_rows(connection, name, run):
                 cause = (
-                    f"{strays} rows of table {name} are not where their address says; Store.verify (`edgeshard "
-                    "verify`) says more"
+                    f"{units.count(strays, 'row')} of table {name} not where the address says; Store.verify "
+                    "(`edgeshard verify`) says more"
                 )
                 raise DamagedError("delete rows of", connection.filename, cause)
             connection.execute(f"DELETE FROM main.{quote(name)} WHERE _id BETWEEN ? AND ?", (run.first, run.last))

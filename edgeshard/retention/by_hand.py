@@ -26,7 +26,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import pieces
 from edgeshard.format.ranges import Range, size
@@ -254,5 +254,5 @@ def _ensure_sound(connection: Connection, path: Path) -> None:
 
 
 def _log(path: Path, rows: int) -> None:
-    text = "%d rows were deleted from %s by hand: Store.verify lists them, Store.accept_loss accepts the loss"
-    logger.warning(text, rows, path, extra=fields(file=path, rows=rows))
+    text = "%s deleted from %s by hand: Store.verify lists them, Store.accept_loss accepts the loss"
+    logger.warning(text, units.count(rows, "row"), path, extra=fields(file=path, rows=rows))

@@ -79,7 +79,7 @@ def find(path: Path, table: str, where: str, params: Params) -> list[ErasedStrea
                     with queries.explaining_mistakes(connection, call, sql, bindings):
                         for number, seq, is_in_place in read_one(connection, sql, bindings).rows:
                             if not is_in_place:  # by its address, another row would be erased
-                                cause = f"rows of table {name} are not where their address says; see Store.verify"
+                                cause = f"rows of table {name} are not where the address says; see Store.verify"
                                 raise DamagedError("erase from", path, cause)
                             found.setdefault(number, []).append(Range(seq, seq))
             finally:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from edgeshard import format, sqlite
+from edgeshard import format, sqlite, units
 from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
@@ -254,7 +254,7 @@ def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str)
         for ids in batch.ids:
             # what is recorded as pruned is derived from the blocks, so it must be these rows that are deleted
             if strays := extents.stray_rows(connection, name, ids):
-                cause = f"{strays} rows of table {name} are not where their address says; {_NEXT_STEP}"
+                cause = f"{units.count(strays, 'row')} of table {name} not where the address says; {_NEXT_STEP}"
                 raise ContradictionError(_ACTION, scope.path, cause)
             connection.execute(f"DELETE FROM {quote(name)} WHERE _id BETWEEN ? AND ?", (ids.first, ids.last))
             deleted += connection.changes()
@@ -262,7 +262,7 @@ def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str)
         number: _cut_blocks(connection, number, blocks, batch.ids) for number, blocks in batch.window.blocks.items()
     }
     if deleted + without_row != batch.rows or sum(sum(map(len, seqs)) for seqs in lost.values()) != batch.rows:
-        cause = f"its blocks say {batch.rows} rows where it has {deleted}; {_NEXT_STEP}"
+        cause = f"its blocks say {units.count(batch.rows, 'row')} where it has {deleted}; {_NEXT_STEP}"
         raise ContradictionError(_ACTION, scope.path, cause)
     for number, seqs in lost.items():
         for part in union(seqs):
@@ -289,7 +289,9 @@ def _forget_superseded(connection: Connection, scope: Scope, batch: PruneBatch) 
         seqs = [part for block in batch.window.blocks[number] for part in plan.cut(block, batch.ids)[1]]
         without_row = sum(map(len, seqs)) - rows.get(number, 0)
         if not 0 <= without_row <= known[number]:
-            cause = f"{without_row} rows of stream number {number} are not where its blocks say; {_NEXT_STEP}"
+            cause = (
+                f"{units.count(without_row, 'row')} of stream number {number} not where its blocks say; {_NEXT_STEP}"
+            )
             raise ContradictionError(_ACTION, scope.path, cause)
         superseded.subtract(connection, number, without_row)
         total += without_row

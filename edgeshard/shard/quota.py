@@ -30,7 +30,7 @@ from typing import Any, Final
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.budget import policy, reserve
 from edgeshard.budget.policy import Budget, Usage, WriterQuota
 from edgeshard.budget.quotas import QuotaRecord
@@ -458,14 +458,15 @@ class Quota:
         """Return the error of a write for which there is no space."""
         most = policy.largest_transaction(self._budget, self._usage)
         return self._error(
-            "write to shard", f"one write may add at most {most} bytes. {_NEXT_STEPS[self._budget.on_full]}"
+            "write to shard", f"one write may add at most {units.size(most)}. {_NEXT_STEPS[self._budget.on_full]}"
         )
 
     def _refusal_to_open(self) -> DiskBudgetError:
         shards = self._usage.open + 1
         needed = (
-            f"another open shard takes {policy.LEAST_SHARD_BYTES} bytes and more; {shards} open shards need a budget "
-            f"of at least {policy.least_budget(shards)} bytes, besides what rows take"
+            f"another open shard takes {units.size(policy.LEAST_SHARD_BYTES)} and more; a budget for "
+            f"{units.count(shards, 'open shard')} is at least {units.size_at_least(policy.least_budget(shards))}, "
+            "besides what rows take"
         )
         return self._error("open shard", f"{needed}. {_NEXT_STEPS[self._budget.on_full]}")
 

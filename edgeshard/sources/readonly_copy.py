@@ -25,7 +25,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.errors import AccessError, DiskFullError, StorageBusyError, StorageError
 from edgeshard.files import folders, locks, modes, paths, scan
 
@@ -94,8 +94,8 @@ def _check_free_space(path: str, folder: str) -> None:
     free = found.f_bavail * found.f_frsize
     if needed > free:
         cause = (
-            f"a database on a read-only medium is read from a copy, which needs {needed:,} bytes, with some to spare, "
-            f"and {folder} has {free:,} free; free some space there"
+            f"a database on a read-only medium is read from a copy, which needs {units.size_at_least(needed)}, with "
+            f"some to spare, and {folder} has {units.size(free)} free; free some space there"
         )
         raise DiskFullError(_ACTION, path, cause)
 

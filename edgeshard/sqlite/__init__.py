@@ -77,6 +77,7 @@ from edgeshard.sqlite.maintenance import (
     wal_bytes_written,
     wal_pages_written,
 )
+from edgeshard.sqlite.misspelled import Misspelled, find_misspelled
 from edgeshard.sqlite.rows import (
     Bindings,
     all_of,
@@ -93,6 +94,8 @@ from edgeshard.sqlite.shell import (
     draw_rows,
     draw_table,
     shell_class,
+    shorten_text,
+    wrap_text,
 )
 from edgeshard.sqlite.space import has_statistics, index_names, tree_bytes
 from edgeshard.sqlite.take_over import exclusively
@@ -109,6 +112,7 @@ __all__ = [
     "Bindings",
     "Connection",
     "DatabaseFailure",
+    "Misspelled",
     "Statement",
     "all_of",
     "allow_interrupt",
@@ -137,6 +141,7 @@ __all__ = [
     "explain",
     "fetch",
     "fetch_typed",
+    "find_misspelled",
     "has_hot_journal",
     "has_statistics",
     "has_table",
@@ -174,6 +179,7 @@ __all__ = [
     "set_busy_timeout",
     "set_synchronous",
     "shell_class",
+    "shorten_text",
     "shrink_wal",
     "spills",
     "spoils_transaction",
@@ -184,4 +190,5 @@ __all__ = [
     "used_bytes",
     "wal_bytes_written",
     "wal_pages_written",
+    "wrap_text",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import apsw
 import attrs
@@ -16,6 +16,9 @@ import attrs
 from edgeshard.errors import printable
 from edgeshard.sqlite.connection import open_in_memory
 from edgeshard.sqlite.rows import Bindings, quote
+
+#: What stands for the middle of a text that is too long.
+_CUT: Final = "..."
 
 
 @attrs.frozen
@@ -93,11 +96,37 @@ def draw_rows(
         return draw_table(connection, sql, bindings, colour=colour, width=width, unicode=unicode)
 
 
+def wrap_text(text: str, width: int) -> list[str]:
+    """Return a line of text as lines of at most `width` columns of a terminal, broken between words if possible."""
+    return [line.rstrip() for line in _unicode().text_wrap(text, width, hyphen="")]
+
+
+def shorten_text(text: str, width: int) -> str:
+    """Return a line of text, cut in the middle if it takes more than `width` columns of a terminal."""
+    unicode = _unicode()
+    if unicode.text_width(text) <= width:
+        return text
+    rest = max(0, width - len(_CUT))
+    _, head = unicode.text_width_substr(text, rest - rest // 2)
+    tail = ""
+    for character in reversed(text):
+        if unicode.text_width(character + tail) > rest // 2:
+            break
+        tail = character + tail
+    return f"{head}{_CUT}{tail}"
+
+
 def shell_class() -> Any:
     """Return apsw's SQL shell, to be subclassed."""
     import apsw.shell  # takes 100 ms, which no other command should wait for
 
     return apsw.shell.Shell
+
+
+def _unicode() -> Any:
+    import apsw.unicode  # takes 30 ms, which only people need to wait for
+
+    return apsw.unicode
 
 
 def _ext() -> Any:

@@ -56,6 +56,11 @@ def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
     return _run("edgeshard", arguments, options)
 
 
+def unwrapped(text: str) -> str:
+    """Return what a command printed for people as one line, without the breaks that its width needs."""
+    return " ".join(text.replace(" \\\n", " ").split())
+
+
 @functools.cache
 def _command_server() -> CommandServer:
     return CommandServer()

@@ -27,6 +27,7 @@ from edgeshard.reports import (
     RowStates,
     ShardStatus,
     StatusReport,
+    WatcherStatus,
 )
 
 AT = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
@@ -74,6 +75,8 @@ def budget(used: int, *, on_full: str = "error", left: int = 1_000_000) -> Budge
 #: What a user may put in the place of words in capitals.
 VALUES = {"AGE": "30d", "SIZE": "2G"}
 
+STOPPED = WatcherStatus(4711, AT, 5.0, 30.0, is_stopped=True, is_stuck=False)
+
 PEER = PeerStatus("aa" * 16, "edgeshard", AT, AT)
 
 #: One report for each kind of problem, and how bad it is.
@@ -86,6 +89,7 @@ PROBLEMS: dict[ProblemKind, tuple[Level, StatusReport]] = {
     "blocked": ("red", judged(waiting(5, blocked=(Blocked("pump.db", "reading", 3, "it has another type"),)))),
     "budget-full": ("red", judged(budget=budget(9_900_000, left=0))),
     "clock-unconfirmed": ("red", judged(clock=ClockReport(AT, AT, 9e6, 3, 9e5, awaits_confirmation=True))),
+    "watcher-stalled": ("red", judged(waiting(1), watching=False, watcher=STOPPED)),
     "no-merger": ("yellow", judged(waiting(1), watching=False, merged_s_ago=901)),
     "pending": ("yellow", judged(waiting(901))),
     "budget-high": ("yellow", judged(budget=budget(8_000_001))),
@@ -113,8 +117,8 @@ def test_each_problem_has_a_command_for_this_store(kind: ProblemKind) -> None:
     root = Path("/srv/my data")
     for command in next_steps.next_step(report.problems[0], report, root).commands:
         program, *words = [VALUES.get(word, word) for word in shlex.split(command)]
-        assert program in ("edgeshard", "mv")
-        assert any(word.startswith(str(root)) for word in words)
+        assert program in ("edgeshard", "mv", "kill")
+        assert program == "kill" or any(word.startswith(str(root)) for word in words)
         if program == "edgeshard":
             assert words[0] == cli.parser().parse_args(words).verb
 
@@ -143,6 +147,15 @@ def test_what_is_well_is_green(name: str, report: StatusReport) -> None:
 def test_rows_that_cannot_be_merged_are_not_reported_as_pending_too() -> None:
     blocked = Blocked("pump.db", "reading", 3, "it has another type")
     assert ["blocked"] == [problem.kind for problem in judged(waiting(9e6, blocked=(blocked,))).problems]
+
+
+def test_a_stalled_watcher_is_yellow_as_long_as_nothing_is_pending() -> None:
+    stuck = attrs.evolve(STOPPED, is_stopped=False, is_stuck=True)
+    for watcher, command in ((STOPPED, "kill -CONT 4711"), (stuck, "kill 4711")):
+        report = judged(shard(), watching=False, watcher=watcher)
+        (problem,) = report.problems
+        assert ("watcher-stalled", "yellow") == (problem.kind, report.verdict)
+        assert (command,) == next_steps.next_step(problem, report, Path("data")).commands
 
 
 def test_red_problems_come_first() -> None:

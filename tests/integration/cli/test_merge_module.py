@@ -28,7 +28,7 @@ def filled(store: edgeshard.Store) -> edgeshard.Store:
 def test_one_line_of_result_and_nothing_else(filled: edgeshard.Store) -> None:
     done = merge_command(filled.root)
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout.startswith("merged 3 rows from 1 shards, truncated 3, in ")
+    assert done.stdout.startswith("merged 3 rows from 1 shard, truncated 3, in ")
     assert 1 == done.stdout.count("\n")
     assert [0, 1, 2] == numbers(filled)
 
@@ -56,7 +56,7 @@ def test_a_dry_run_does_nothing(filled: edgeshard.Store) -> None:
     done = merge_command(filled.root, "--dry-run")
     assert (0, True) == (
         done.returncode,
-        done.stdout.startswith("would merge 3 rows from 1 shards, would truncate 3, in "),
+        done.stdout.startswith("would merge 3 rows from 1 shard, would truncate 3, in "),
     )
     assert not filled.master_path.exists()
 
@@ -77,7 +77,7 @@ def test_what_is_set_aside_is_named_and_exits_3(filled: edgeshard.Store) -> None
     done = merge_command(filled.root, "-q")
     assert 3 == done.returncode
     assert "merged 3 rows" in done.stdout
-    assert "1 quarantined" in done.stdout
+    assert "1 database quarantined" in done.stdout
     done = merge_command(filled.root)
     assert 3 == done.returncode
     assert "bad.db" in done.stderr
@@ -90,7 +90,7 @@ def test_missing_rows_exit_3(filled: edgeshard.Store, tmp_path: Path) -> None:
     hub = new_store(tmp_path / "hub")
     done = merge_command(hub.root, "--from", shard_path(filled, "agent"))
     assert 3 == done.returncode
-    assert "3 rows missing in 1 gaps" in done.stdout
+    assert "3 rows missing in 1 gap" in done.stdout
     assert "is missing rows 1 to 3" in done.stderr
 
 

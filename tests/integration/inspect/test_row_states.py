@@ -119,7 +119,7 @@ def test_each_row_is_in_one_state(store: edgeshard.Store, hub: edgeshard.Store) 
     )
     assert 10 == found.states.total == found.as_dict()["states"]["total"]
     text = command("status", store.root).stdout
-    assert "4 rows of 1 agents in 1 streams (besides 4 pruned, 1 superseded)" in text
+    assert "4 rows of 1 agent in 1 stream, besides 4 pruned, 1 superseded" in text
 
 
 def test_a_row_that_is_pending_in_two_copies_of_a_shard_counts_once(store: edgeshard.Store) -> None:

@@ -278,7 +278,7 @@ def test_the_command_names_what_is_missing_and_says_so_by_its_exit_code(
     store: edgeshard.Store, bad: Path, tmp_path: Path
 ) -> None:
     done = command("salvage", store.root, bad)
-    assert (0, True) == (done.returncode, "salvaged 300 rows of 1 streams" in done.stdout)
+    assert (0, True) == (done.returncode, "salvaged 300 rows of 1 stream" in done.stdout)
     overwrite(bad, os.path.getsize(bad) // 1024 - 5)
     other = new_store(tmp_path / "other")
     other.merge()

@@ -65,10 +65,10 @@ def test_a_sound_master_is_sound_by_either_check(merged: edgeshard.Store, deep: 
         ("update _edgeshard_streams set last_seq = 9", "seqs 1 to 10 are outside the stream"),
         ("update _edgeshard_ranges set stream_no = 7", "seqs 1 to 10 are outside the stream"),
         ("insert into _edgeshard_ranges values (1, 5, 6)", "two ranges hold seq 5"),
-        ("insert into _edgeshard_missing values (1, 2)", "0 rows are missing, and 2 are recorded as missing"),
-        ("update _edgeshard_streams set last_seq = 12", "2 rows are missing, and 0 are recorded as missing"),
+        ("insert into _edgeshard_missing values (1, 2)", "0 rows missing, and 2 recorded as missing"),
+        ("update _edgeshard_streams set last_seq = 12", "2 rows missing, and 0 recorded as missing"),
         ("update _edgeshard_database set next_id = 10", "the next row would get id 10"),
-        ("update agent_data set _seq = 3 where _seq = 2", "1 rows are not where their address says"),
+        ("update agent_data set _seq = 3 where _seq = 2", "1 row not where the address says"),
         ("update reading set _stream = 7 where _seq = 9", "9 rows where its blocks hold 10"),
     ],
 )
@@ -82,8 +82,8 @@ def test_each_contradiction_is_found_without_reading_the_values(
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("update agent_data set data = substr(data, 2) where _seq = 1", "1 values of column data are not of type json"),
-        ("update reading set at = replace(at, ':', ';')", "2 values of column at are not of type datetime"),
+        ("update agent_data set data = substr(data, 2) where _seq = 1", "1 value of column data not of type json"),
+        ("update reading set at = replace(at, ':', ';')", "2 values of column at not of type datetime"),
         ("update reading set sensor = cast(x'ff' as text)", "2 texts of column sensor are not valid UTF-8"),
     ],
 )
@@ -178,4 +178,4 @@ def test_the_command_says_where_missing_rows_are_and_checks_deeply_where_told(me
     edit(merged.master_path, "update agent_data set data = 'x'")
     assert 3 == command("verify", merged.root).returncode
     done = command("verify", merged.root, "--deep")
-    assert (65, True) == (done.returncode, "are not of type json" in done.stdout)
+    assert (65, True) == (done.returncode, " not of type json" in done.stdout)

@@ -115,7 +115,7 @@ def test_it_waits_for_the_lock_of_mergers(gap: tuple[edgeshard.Store, str]) -> N
         hub.accept_loss(why="x", lock_wait=0)
     held.release()
     done = command("accept-loss", hub.root, "--why", "x", "--dry-run")
-    assert (0, "would accept the loss of 6 rows in 1 runs") == (done.returncode, done.stdout.splitlines()[0])
+    assert (0, "would accept the loss of 6 rows in 1 run") == (done.returncode, done.stdout.splitlines()[0])
     done = command("accept-loss", hub.root, "--why", "x", "--json")
     assert (0, True, 78) == (
         done.returncode,

@@ -22,7 +22,7 @@ from edgeshard.retention import own_shards
 from edgeshard.shard import store_master
 from tests.support.forms import short_and_full
 from tests.support.keyed_schema_versions import plain
-from tests.support.processes import command, sql
+from tests.support.processes import command, sql, unwrapped
 from tests.support.stores import numbers, shard_path
 
 REFERENCE, OTHER = plain(v=int), plain(v=str)
@@ -108,11 +108,11 @@ def test_other_tables_and_later_rows_are_merged_and_a_transaction_is_blocked_who
 def test_the_command_names_the_rows_and_exits_with_3(store: edgeshard.Store) -> None:
     write(store, "a", 1, OTHER("x"))
     done = command("merge", store.root)
-    assert (INCOMPLETE, True) == (done.returncode, "1 rows blocked of sample" in done.stdout)
+    assert (INCOMPLETE, True) == (done.returncode, "1 row blocked of sample" in done.stdout)
     assert "rows of table sample in " in done.stderr
     status = command("status", store.root)
     assert INCOMPLETE == status.returncode
-    assert "blocked: a.db: 1 rows of table sample: column sample.v is text" in status.stdout
+    assert "1 row of table sample blocked in shard a.db: column sample.v is text" in unwrapped(status.stdout)
 
 
 def test_values_that_do_not_fit_block_their_transactions_alone(store: edgeshard.Store) -> None:

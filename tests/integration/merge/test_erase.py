@@ -72,7 +72,7 @@ def test_merged_and_pending_rows_are_erased_and_a_live_writer_goes_on(store: edg
         found.errors,
         found.states,
     )
-    assert "10 rows of 1 streams, 4 erased: all well" == str(found)
+    assert "10 rows of 1 stream, 4 erased: all well" == str(found)
     assert 0 == store.erase("agent_data", SECRET).rows
 
 
@@ -228,13 +228,13 @@ def test_no_other_row_is_erased_if_the_master_contradicts_itself(store: edgeshar
     connection.execute(f"update _edgeshard_blocks set {change}")
     connection.commit()
     connection.close()
-    with pytest.raises(DamagedError, match="not where their address says"):
+    with pytest.raises(DamagedError, match="not where the address says"):
         store.erase("agent_data", "data ->> '$.n' = 3")
     assert list(range(6)) == numbers(store)
     # an erasure that an older copy of the master has not done
     ((stream_id, agent, began_at),) = store.query("select stream_id, agent_id, began_at from _edgeshard_streams")
     erased_file.save(store.root, 1, [erased_file.ErasedStream(stream_id, agent, began_at, (Range(3, 3),))])
-    with pytest.raises(DamagedError, match="not where their address says"):
+    with pytest.raises(DamagedError, match="not where the address says"):
         store.merge()
     assert list(range(6)) == numbers(store)
 
@@ -289,7 +289,7 @@ def test_it_has_the_lock_of_mergers_and_needs_a_master(store: edgeshard.Store) -
     held.release()
     store.merge()
     arguments = ("erase", store.root, "agent_data", "--where", SECRET)
-    assert (0, "would erase 1 rows\n") == ((done := command(*arguments, "--dry-run")).returncode, done.stdout)
+    assert (0, "would erase 1 row\n") == ((done := command(*arguments, "--dry-run")).returncode, done.stdout)
     assert (0, True) == ((done := command(*arguments, "--json", "--yes")).returncode, '"rows": 1' in done.stdout)
     assert 78 == command("erase", store.root, "nosuch", "--where", "1").returncode
     assert 1 == command("erase", store.root, "agent_data", "--where", "nosuch").returncode

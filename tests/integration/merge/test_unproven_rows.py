@@ -90,7 +90,7 @@ def test_a_row_of_a_keyed_table_is_compared_with_a_row_of_any_table(store: edges
         forged = forged_rows(tmp_path / "forger", "victim", shard.stream, 1)
     merge_without_shards(store, forged)
     (reason,) = reasons(store)
-    assert "1 rows differ" in reason
+    assert "1 row differs" in reason
     assert 1 == rows_in_shard(shard_path(store, "victim"), "last_known")
 
 
@@ -177,10 +177,10 @@ def test_a_budget_that_unproven_rows_use_up_says_so(store: edgeshard.Store, tmp_
     with new_store(store.root).shard("other") as other:
         for n in range(1_000):
             other.write({"n": n, "text": "x" * 1_000})
-    with pytest.raises(DiskBudgetError, match=r"1 quarantined shards keep all that they have: Store\.status"):
+    with pytest.raises(DiskBudgetError, match=r"What 1 quarantined shard had stays there: Store\.status"):
         edgeshard.Store(store.root, max_bytes="2.5MB").merge()
     (found,) = [item for item in store.status().shards if item.name == "victim.db"]
-    assert "2000 rows stay in it" in found.reason
+    assert "2,000 rows stay in it" in found.reason
 
 
 # -- what is proven ---------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_a_merger_that_watches_compares_what_has_taken_the_place_of_a_shard(
     shutil.move(clone, path)
     for _ in range(2):
         (refused,) = merger.run().quarantined
-        assert "1 rows differ" in refused.reason
+        assert "1 row differs" in refused.reason
     merger.close()
     assert ([0, 1], 3) == (numbers(store), rows_in_shard(path))
 

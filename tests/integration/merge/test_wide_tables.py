@@ -75,7 +75,7 @@ def test_a_row_that_differs_in_its_last_column_alone_is_not_truncated(
     store.merge()
     put_back(store, tmp_path / "copy.db")
     (refused,) = store.merge().quarantined
-    assert "1 rows differ from those that the master holds" in refused.reason
+    assert "1 row differs from those that the master holds" in refused.reason
     assert 3 == sql(shard_path(store, "a"), "SELECT count(*) FROM wide")[0][0]
 
 

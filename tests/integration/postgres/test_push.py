@@ -956,7 +956,7 @@ def test_credentials_come_from_the_environment_and_files(
     for n, (dsn, environment) in enumerate(ways):
         fill(store, "a", n, 1)
         code, printed = run_push_ok(store, dsn, environment)
-        assert (0, True) == (code, "pushed 1 rows" in printed), printed
+        assert (0, True) == (code, "pushed 1 row" in printed), printed
 
 
 def test_a_user_who_may_make_nothing_pushes_into_tables_that_are_there(
@@ -1007,7 +1007,7 @@ def test_the_command_prints_a_line_or_an_object_or_nothing(store: edgeshard.Stor
     )  # fmt: skip
     assert [0, "", ""] == [*attrs_of(push(store, pg, "-q"))]
     fill(store, "a", 10, 1)
-    assert push(store, pg).stdout.startswith("pushed 1 rows of 1 streams to ")
+    assert push(store, pg).stdout.startswith("pushed 1 row of 1 stream to ")
     assert 2 == push(store, pg, "--interval", "1").returncode
     assert 2 == push(store, pg, "--batch", "0").returncode
     assert 78 == command("push", store.root / "nowhere", pg).returncode

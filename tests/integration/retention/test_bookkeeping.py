@@ -159,7 +159,7 @@ def test_status_says_what_fills_the_store_by_kind(store: edgeshard.Store, capsys
     notes = (store.root / "removed-shards.db").stat().st_size
     assert 4 <= space.other_bytes - notes < 1_000
     assert 0 == main(["status", str(store.root)])
-    assert "disk space: bookkeeping" in capsys.readouterr().out
+    assert "disk space  bookkeeping" in capsys.readouterr().out
 
 
 def test_without_statistics_bookkeeping_is_an_estimate(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +349,7 @@ def test_streams_are_forgotten_after_the_given_age(store: edgeshard.Store, tmp_p
     assert 1 == retired_streams(store)
     report = store.prune(forget_after="365d")
     assert (1, 0) == (report.forgotten_streams, report.rows)
-    assert "forgot 1 streams" in str(report)
+    assert "forgot 1 stream" in str(report)
     assert (0, True) == (retired_streams(store), store.verify().ok)
     copy_database(tmp_path / "copy.db", shard_path(store, "agent"))
     assert 1 == store.merge().rows  # this is what it costs
@@ -494,9 +494,9 @@ def test_streams_retire_in_short_transactions(store: edgeshard.Store) -> None:
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        ("UPDATE _edgeshard_retirements SET streams = streams + 1", "1 streams with 1 rows, and 2 with 1 are recorded"),
-        ("UPDATE _edgeshard_retired SET last_seq = 2", "1 streams with 2 rows, and 1 with 1 are recorded"),
-        ("DELETE FROM _edgeshard_retirements", "1 streams retired in group 1, which is not listed"),
+        ("UPDATE _edgeshard_retirements SET streams = streams + 1", "1 stream with 1 row, and 2 with 1 recorded"),
+        ("UPDATE _edgeshard_retired SET last_seq = 2", "1 stream with 2 rows, and 1 with 1 recorded"),
+        ("DELETE FROM _edgeshard_retirements", "1 stream retired in group 1, which is not listed"),
         (
             "INSERT INTO _edgeshard_retired SELECT stream_id, 1, 1 FROM _edgeshard_streams",
             "is listed as if it were not",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import edgeshard
+from edgeshard import units
 from edgeshard.errors import ConfigurationError
 from edgeshard.merge.merger import Merger
 from tests.support.keyed_schema_versions import plain
@@ -41,7 +42,7 @@ def test_the_report_says_who_came_first_and_the_operator_decides_for_the_other(
     dry = store.prune(table="sample", drop_table=True, dry_run=True)
     done = command("prune", store.root, "--table", "sample", "--drop-table")
     assert 0 == done.returncode, done.stderr
-    assert f"{dry.rows} rows" in done.stdout
+    assert units.count(dry.rows, "row") in done.stdout
     assert () == store.verify(deep=True).errors
     merged(store)
     values = [row.v for row in store.query("SELECT v FROM sample")]

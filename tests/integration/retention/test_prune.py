@@ -224,7 +224,7 @@ def half_pushed(store: edgeshard.Store, hub: edgeshard.Store) -> edgeshard.Store
 def test_rows_that_nobody_else_holds_are_kept_back(half_pushed: edgeshard.Store) -> None:
     report = half_pushed.prune(keep_rows=0, only_receipted=True)
     assert (6, 4, [6, 7, 8, 9]) == (report.rows, report.kept_back, numbers(half_pushed))
-    assert "pruned 6 rows, kept 4 that no other database holds" in str(report)
+    assert "pruned 6 rows, kept 4 rows that no other database holds" in str(report)
 
 
 def test_only_what_postgresql_holds_counts_as_pushed(half_pushed: edgeshard.Store) -> None:
@@ -402,10 +402,10 @@ def test_verify_and_status_tell_what_was_pruned(store: edgeshard.Store) -> None:
     add(store, "a", *range(6))
     store.prune(keep_rows=2)
     done = command("verify", store.root)
-    assert (0, "2 rows of 1 streams, 4 pruned (keep rows: 4): all well\n") == (done.returncode, done.stdout)
+    assert (0, "2 rows of 1 stream, 4 pruned (keep rows: 4): all well\n") == (done.returncode, done.stdout)
     report = json.loads(command("verify", store.root, "--json").stdout)
     assert ({"keep rows": 4}, True, [], []) == tuple(report[key] for key in ("pruned", "ok", "gaps", "losses"))
-    assert "2 rows of 1 agents in 1 streams (besides 4 pruned)" in command("status", store.root).stdout
+    assert "2 rows of 1 agent in 1 stream, besides 4 pruned" in command("status", store.root).stdout
     found = json.loads(command("status", store.root, "--json").stdout)["master"]
     assert (2, 4, 0) == (found["rows"], found["pruned_rows"], found["missing_rows"])
     assert [[1, 4, "keep rows"]] == pruned(store)

@@ -130,7 +130,7 @@ def test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard(
     wall.advance(11)
     report = collect(store)
     assert (0, 1, ("b.db has pending changes; merge",)) == (report.rows, report.tombstones_behind, report.behind)
-    assert "kept 1 tombstones because older changes may still arrive (b.db has pending changes; merge)" in str(report)
+    assert "kept 1 tombstone because older changes may still arrive (b.db has pending changes; merge)" in str(report)
     store.merge()
     collect(store)
     assert ({}, []) == (values(store), sorted(set(there(store)) - {"inlet"}))
@@ -582,5 +582,5 @@ def test_the_command_collects(verb: tuple[str, str], store: edgeshard.Store) -> 
     sql(store.master_path, "UPDATE _edgeshard_arrivals SET at = at - 1000")
     done = command(verb[0], store.root, f"{verb[1]}deletions-older-than", "0s")
     assert (0, "") == (done.returncode, done.stderr)
-    assert "pruned 1 rows" in done.stdout
+    assert "pruned 1 row" in done.stdout
     assert [] == there(store)

@@ -171,7 +171,11 @@ def test_what_is_no_look_up_is_refused_and_changes_nothing(
 @pytest.mark.parametrize(
     ("statement", "params", "said"),
     [
-        ("SELECT * FROM patern", (), "no such table: patern. The references have the tables patterns.pattern"),
+        (
+            "SELECT * FROM patern",
+            (),
+            "no such table: patern. Did you mean pattern? The references have the tables patterns.pattern",
+        ),
         ("SELEC 1", (), "syntax error"),
         ("SELECT :id", {}, "parameter 'id' has no value: lookup(sql, {\"id\": ...})"),
         ("SELECT ?", (), "1 parameter, but got 0: lookup(sql, [...])"),

@@ -246,7 +246,7 @@ def test_status_says_bytes_of_today_a_day_and_a_row(store: edgeshard.Store) -> N
     assert 1_000_000 <= (worn.bytes_a_day or 0) < 1_050_000
     told = command("status", store.root).stdout
     sizes = [units.size(int(value or 0)) for value in (worn.today_bytes, worn.bytes_a_day, worn.bytes_a_row)]
-    assert "{} written today, {} a day, {} a row, ".format(*sizes) in told
+    assert "written     {} today, {} a day, {} a row".format(*sizes) in told
     report = json.loads(command("status", store.root, "--json").stdout)
     assert {"today_bytes": worn.today_bytes, "bytes": worn.bytes, "days": 10, "rows": 2_000} == report["write_stats"]
     assert (worn.bytes_a_day, worn.bytes_a_row) == (report["bytes_a_day"], report["bytes_a_row"])

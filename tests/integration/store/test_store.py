@@ -102,9 +102,9 @@ def test_verify_finds_what_does_not_fit(store: edgeshard.Store) -> None:
     assert (5, 1, True) == (store.verify().rows, store.verify().streams, store.verify().ok)
     for statement, words in [
         ("delete from agent_data where _seq = 2", "4 rows where its blocks hold 5"),
-        ("update agent_data set _seq = 9 where _seq = 2", "1 rows are not where their address says"),
+        ("update agent_data set _seq = 9 where _seq = 2", "1 row not where the address says"),
         ("update agent_data set _id = 5 where _seq = 2", "share 1 ids"),
-        ("insert into agent_data values (99, 7, 1, 'x', 1, '{}')", "stream number 7: 1 rows and no block"),
+        ("insert into agent_data values (99, 7, 1, 'x', 1, '{}')", "stream number 7: 1 row and no block"),
         ("delete from _edgeshard_ranges", "no range"),
         ("insert into _edgeshard_blocks values (1, 2, 3, 900)", "two blocks hold seq"),
         ("insert into _edgeshard_blocks values (1, 6, 7, 2)", "two blocks hold the id"),
