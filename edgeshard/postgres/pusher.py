@@ -182,7 +182,7 @@ class Pusher:
         self._failures += 1
         if self._failures >= _ATTEMPTS or self._should_stop():
             raise error
-        logger.info("%s; trying again", error, extra=fields(error=error))
+        logger.debug("%s; trying again", error, extra=fields(error=error))
         time.sleep(plan.back_off_s(self._failures, secrets.randbelow(1000) / 1000) / 8)
 
     # -- chunks --------------------------------------------------------------------------------------------------------
