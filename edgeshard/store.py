@@ -22,7 +22,7 @@ from edgeshard.files import folders, paths, scan, store_folder
 from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
-from edgeshard.inspect import activity, query, status, verify
+from edgeshard.inspect import query, status, verify
 from edgeshard.log_fields import fields
 from edgeshard.master import database
 from edgeshard.master import receipts as master_receipts
@@ -710,6 +710,8 @@ class Store:
             DamagedError: the master is damaged.
             StorageError: the master or the folder cannot be read.
         """
+        from edgeshard.inspect import activity  # needed rarely
+
         self.ensure_exists()
         return activity.activity(self.root)
 
