@@ -231,13 +231,13 @@ class Store:
         return report
 
     def has_shards(self) -> bool:
-        """Return whether an agent has ever written to the store: the folder of the shards exists.
+        """Return whether there is any shard.
 
         Raises:
             AccessError, StorageIOError: it cannot be determined.
+            ConfigurationError: the folder of the shards is a link that leads nowhere.
         """
-        with sqlite.translate_errors("examine store", str(self.root)):
-            return paths.shards(self.root).exists()
+        return any(True for _ in scan.shard_files(store_folder.resolve_shards(self.root)))
 
     def has_master(self) -> bool:
         """Return whether there is a master.
@@ -615,17 +615,23 @@ class Store:
         self.ensure_exists()
         return query.describe(self.master_path, sql)
 
-    def query_rows(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
+    def query_rows(self, sql: str, params: Params = (), *, json: DecodeJson = False) -> Iterator[tuple[Any, ...]]:
         """Yield the names of a statement's columns, and then its rows one by one, without loading all of them.
 
         One snapshot of the master stays open meanwhile, so the master's WAL grows until the iterator is exhausted.
 
+        Args:
+            sql: the statement.
+            params: the values of its parameters.
+            json: see `query`.
+
         Raises:
             QueryError: the SQL or the parameters are mistaken.
+            UnreadableRowError: a text that should be JSON is not.
             StorageError: the master cannot be read.
         """
         self.ensure_exists()
-        return query.rows(self.master_path, sql, params)
+        return query.rows(self.master_path, sql, params, json)
 
     def query_table(self, sql: str, params: Params = (), *, colour: bool, width: int, unicode: bool) -> str:
         """Return the rows of a statement drawn as a text table.

@@ -1,8 +1,7 @@
-"""The console script ``edgeshard``: one module per verb; errors are caught and printed here (exit codes: `exits`).
+"""The console script ``edgeshard``: one module per verb (`verbs`); errors are caught and printed here.
 
-A verb is a module with ``SUMMARY``, ``configure(parser)``, which describes its arguments, and ``run(options)``, which
-does the work and returns the exit code. Verbs call `edgeshard.store.Store` and nothing below it. What is slow to import
-is imported when a verb runs, so a merge started by cron does not pay for the others.
+Exit codes are in `exits`. Verbs call `edgeshard.store.Store` and nothing below it. What is slow to import is imported
+when a verb runs, so a merge started by cron does not pay for the others.
 """
 
 from __future__ import annotations
@@ -13,59 +12,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from edgeshard.cli import (
-    accept_loss,
-    arguments,
-    clock,
-    erase,
-    exits,
-    export,
-    help,
-    hints,
-    init,
-    logs,
-    merge,
-    output,
-    prune,
-    push,
-    query,
-    ranges,
-    receipt,
-    restore,
-    salvage,
-    shell,
-    snapshot,
-    status,
-    tables,
-    verify,
-    write,
-)
+from edgeshard.cli import arguments, exits, hints, logs, output, verbs
 from edgeshard.errors import EdgeshardError
 from edgeshard.store import VERSION
-
-#: In the order of the help. To add a verb, add a module next to these, and a line here.
-_VERBS = {
-    "init": init,
-    "write": write,
-    "merge": merge,
-    "status": status,
-    "tables": tables,
-    "verify": verify,
-    "query": query,
-    "shell": shell,
-    "snapshot": snapshot,
-    "restore": restore,
-    "export": export,
-    "ranges": ranges,
-    "receipt": receipt,
-    "prune": prune,
-    "clock": clock,
-    "push": push,
-    "salvage": salvage,
-    "accept-loss": accept_loss,
-    "erase": erase,
-    "help": help,
-}
 
 _EPILOG = """\
 examples:
@@ -88,9 +37,8 @@ examples:
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
   edgeshard erase data reading --where "sensor = 'inlet'"       rows that must go for good, also pending ones
   edgeshard accept-loss data --agent door-3 --why "its SD card broke"     rows that will never come
-  edgeshard help                                                the guides, without a network
-
-  edgeshard VERB --help describes a verb.
+  edgeshard help                                                the verbs and the guides, without a network
+  edgeshard merge --help                                        a verb, its options and exit codes
 
 exit codes:
   0 done, also with nothing to do     1 failed                    2 wrong usage
@@ -106,35 +54,43 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``edgeshard VERB ...`` and return the exit code."""
     _ensure_output()
-    options = parser().parse_args(argv)
+    options = parse(sys.argv[1:] if argv is None else argv)
     return _run(options, f"edgeshard {options.verb}")
 
 
 def main_of_merge(argv: Sequence[str] | None = None) -> int:
     """Run ``python -m edgeshard.merge ...``, which is ``edgeshard merge ...``, and return the exit code."""
     _ensure_output()
-    return _run(parser_of_merge().parse_args(argv), "edgeshard.merge")
+    return _run(verbs.parser_of("merge", "python -m edgeshard.merge").parse_args(argv), "edgeshard.merge")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of ``edgeshard``, with one for each verb."""
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return the options of the verb that the first word names; without a verb, those of ``help``.
+
+    Raises:
+        SystemExit: the words ask for a help text or the version, which is printed, or are wrong usage, which is said.
+    """
+    verb, *rest = words or ["help"]
+    if verb not in verbs.VERBS:
+        parser = _parser()
+        parser.parse_args(words)
+        parser.error(f"there is no verb {verb!r}{arguments.nearest(verb, verbs.VERBS)}")
+    options: argparse.Namespace = verbs.parser_of(verb).parse_args(rest)  # making those of all takes 8 ms
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of what is no verb."""
     made = arguments.Parser(
         prog="edgeshard",
+        usage="edgeshard VERB ...",
         description="Many writers, each with its own SQLite file; one master database with all their rows.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{verbs.overview()}\n\n{_EPILOG}",
+        add_help=False,
     )
-    made.add_argument("--version", action="version", version=f"edgeshard {VERSION}")
-    verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, verb in _VERBS.items():
-        verb.configure(verbs.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, help=verb.SUMMARY))
-    return made
-
-
-def parser_of_merge() -> argparse.ArgumentParser:
-    """Return the parser of ``python -m edgeshard.merge``."""
-    made = arguments.Parser(prog="python -m edgeshard.merge", formatter_class=argparse.RawDescriptionHelpFormatter)
-    merge.configure(made)
+    made.add_argument("verb", metavar="VERB", nargs="*", help=argparse.SUPPRESS)
+    made.add_argument("-h", "--help", action="help", help="show this text")
+    made.add_argument("-V", "--version", action="version", version=f"edgeshard {VERSION}", help="show the version")
     return made
 
 
@@ -146,10 +102,10 @@ def _run(options: argparse.Namespace, name: str) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        _drop_output()
+        output.drop()
         return exits.BROKEN_PIPE
     except OSError as error:  # of stdout; those of the store are EdgeshardErrors
-        _drop_output()
+        output.drop()
         output.print_error(f"{name}: {error.filename or 'the output'}: {error.strerror or error}")
         return exits.IO_ERROR
 
@@ -167,7 +123,7 @@ def _run_verb(options: argparse.Namespace, name: str) -> int:
         code: int = options.run(options)
         return code
     except EdgeshardError as error:
-        output.print_error(f"{name}: {error}{hints.hint(error, options)}")
+        output.print_error(f"{name}: {hints.explain(error, options)}")
         return exits.exit_code(error)
     except KeyboardInterrupt:
         output.print_error(f"{name}: {options.interrupted}")
@@ -182,10 +138,3 @@ def _ensure_output() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # it is ours until the process ends
         else:
             stream.reconfigure(errors="backslashreplace")
-
-
-def _drop_output() -> None:
-    """Discard what is still buffered: Python would try to write it again as it exits, and complain."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

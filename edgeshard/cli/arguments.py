@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 
+from edgeshard.cli import exits, output
 from edgeshard.errors import ConfigurationError, printable
 from edgeshard.store import BUSY_TIMEOUT_S, MAX_INTERVAL_S, PruneRule, Store, age_s, row_count, size_bytes
 
@@ -14,11 +16,45 @@ _T = TypeVar("_T")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose errors are one printable line: an argument can be a file's name, which can be anything."""
+    """argparse's, with errors of one printable line, no abbreviated options, and help texts as they are written.
+
+    An argument can be a file's name, which can be anything. An abbreviation would change its meaning, or stop working,
+    as options are added.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the message, and exit with 2."""
-        super().error(printable(message))
+        """Print what is wrong and where to find more, and exit with 2."""
+        more = f"{' See' if message.endswith('?') else '; see'} `{self.prog} --help`"
+        self.exit(exits.USAGE, f"{printable(f'{self.prog}: {message}{more}')}\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the process after a help text or an error, also if the help text cannot be written."""
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            output.drop()
+            status = exits.BROKEN_PIPE
+        except OSError as error:
+            output.drop()
+            status, message = exits.IO_ERROR, f"{self.prog}: the output: {error.strerror}\n"
+        super().exit(status, message)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and say which option was probably meant if there is no such option."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            if not option.startswith("-"):
+                self.error(f"unexpected argument {option!r}")
+            self.error(f"there is no option {option!r}{nearest(option, self.option_names())}")
+        return options
+
+    def option_names(self) -> list[str]:
+        """Return all options, under all of their names."""
+        return [name for action in self._actions for name in action.option_strings]
 
     def _match_arguments_partial(self, actions: Sequence[argparse.Action], arg_strings_pattern: str) -> list[int]:
         """Leave an argument that may be left out for later, if more arguments follow behind an option.
@@ -30,6 +66,15 @@ class Parser(argparse.ArgumentParser):
         while counts and not counts[-1] and "A" in arg_strings_pattern[sum(counts) :]:
             counts.pop()
         return counts
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a question for the error about an unknown word: ", did you mean ...?"; "" if no known word is near."""
+    import difflib  # for errors only
+
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1) or [name for name in names if word and word in name]
+    return f", did you mean {' or '.join(near)}?" if near else ""
 
 
 def describe(parser: argparse.ArgumentParser, summary: str, epilog: str) -> None:
@@ -100,7 +145,11 @@ def store_with_master(options: argparse.Namespace) -> Store:
     """
     store = store_of(options)
     if not store.has_master():
-        cause = f"there is no master yet; `edgeshard merge {options.root}` makes it"
+        cause = (
+            f"there is no master yet; `edgeshard merge {shlex.quote(str(options.root))}` makes it"
+            if store.has_shards()
+            else "there is no master yet, because no agent has written to this store: there is nothing to read"
+        )
         raise ConfigurationError(options.verb, store.master_path, cause)
     return store
 

@@ -1,4 +1,4 @@
-"""``edgeshard help``: the guides that are installed with the package, for devices without a network."""
+"""``edgeshard help``: the verbs, and the guides that are installed with the package, for devices without a network."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from edgeshard.cli import arguments, exits
+from edgeshard.cli import arguments, exits, output
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-SUMMARY = "List the guides that are installed with edgeshard, or show one of them."
+SUMMARY = "List the verbs and the guides, or show a guide or the help of a verb."
 
 _EPILOG = """\
 The guides are part of the package, so no network is needed. On a terminal a guide opens in your pager ($PAGER).
@@ -20,12 +20,13 @@ examples:
   %(prog)s
   %(prog)s operating
   %(prog)s operating > operating.md
+  %(prog)s merge                 the same as `edgeshard merge --help`
 
 exit codes:
   0 done         2 wrong usage, such as a topic without a guide         74 input/output error
-
-For the options of a verb run `edgeshard VERB --help`.
 """
+
+_MORE = "`edgeshard VERB --help` describes a verb, and `edgeshard help TOPIC` shows a guide."
 
 _ENDING = ".md"
 
@@ -33,21 +34,33 @@ _ENDING = ".md"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     arguments.describe(parser, SUMMARY, _EPILOG)
-    parser.add_argument("topic", metavar="TOPIC", nargs="?", help="the guide to show; without it, list all guides")
+    parser.add_argument("topic", metavar="TOPIC", nargs="?", help="the guide, or the verb; without it, list them all")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
-    """List the guides, or show one."""
+    """List the verbs and the guides, or show one."""
+    from edgeshard.cli import verbs  # which imports this module
+
     guides = _guides(_folder())
     if options.topic is None:
-        print(_listing(guides))
+        print("\n\n".join(["usage: edgeshard VERB ...", verbs.overview(), _listing(guides), _MORE]))
         return exits.DONE
     topic = options.topic.lower().removesuffix(_ENDING)
-    if topic not in guides:
-        options.usage_error(f"there is no guide {options.topic!r}; {_suggestion(topic, list(guides))}")
-    _show(guides[topic].read_text(encoding="utf-8"))
+    if topic in guides:
+        note = f"\n(`edgeshard {topic} --help` describes the verb {topic}.)\n" if topic in verbs.VERBS else ""
+        _show(guides[topic].read_text(encoding="utf-8") + note)
+    elif topic in verbs.VERBS:
+        _show(verbs.parser_of(topic).format_help())
+    else:
+        near = arguments.nearest(topic, [*guides, *verbs.VERBS])
+        options.usage_error(f"there is no guide {options.topic!r}{near or '; `edgeshard help` lists them'}")
     return exits.DONE
+
+
+def topics() -> list[str]:
+    """Return the topics of the guides, sorted."""
+    return list(_guides(_folder()))
 
 
 def _folder() -> Traversable:
@@ -69,9 +82,8 @@ def _name(file: Traversable) -> str:
 def _listing(guides: dict[str, Traversable]) -> str:
     if not guides:
         return "no guides are installed with this package"
-    width = max(map(len, guides))
-    lines = [f"  {topic:{width}}  {_summary(guide.read_text(encoding='utf-8'))}" for topic, guide in guides.items()]
-    return "\n".join(["guides:", *lines, "", "`edgeshard help TOPIC` shows one of them."])
+    summaries = {topic: _summary(guide.read_text(encoding="utf-8")) for topic, guide in guides.items()}
+    return "\n".join(["guides:", *output.definitions(summaries)])
 
 
 def _summary(text: str) -> str:
@@ -80,15 +92,6 @@ def _summary(text: str) -> str:
     words = " ".join(paragraphs[0].split()) if paragraphs else ""
     sentence, end, _ = words.partition(". ")
     return sentence + "." if end else words
-
-
-def _suggestion(topic: str, topics: list[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(topic, topics) or [name for name in topics if topic and topic in name]
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return "`edgeshard help` lists the guides, and `edgeshard VERB --help` describes a verb"
 
 
 def _show(text: str) -> None:

@@ -1,23 +1,41 @@
-"""Which option of a command helps against an error. The Python API's own messages name its arguments and methods."""
+"""What a command says of an error that ended it. The Python API's own messages name its arguments and methods."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from typing import Final
 
 from edgeshard.errors import (
     ConfigurationError,
     EdgeshardError,
     MergeInProgressError,
     ShardInUseError,
+    UnreadableRowError,
     WatcherStalledError,
 )
 
+#: What may follow the verb in an action, and says nothing without it: "merge into", "export to".
+_PREPOSITIONS: Final = ("into", "to", "from", "of", "in")
 
-def hint(error: EdgeshardError, options: argparse.Namespace) -> str:
-    """Return what to add to the message of an error that ended a command, or ""."""
+
+def explain(error: EdgeshardError, options: argparse.Namespace) -> str:
+    """Return the message of an error, to follow the name of the verb, which it does not repeat."""
+    verb, words = options.verb.split("-"), error.action.split()
+    if words[: len(verb)] == verb:
+        words = words[len(verb) :]
+        if words and words[0] in _PREPOSITIONS:
+            words = words[1:]
+    what = " ".join(filter(None, (*words, error.path)))
+    return f"{what}: {error.cause}{_hint(error, options)}" if what else f"{error.cause}{_hint(error, options)}"
+
+
+def _hint(error: EdgeshardError, options: argparse.Namespace) -> str:
+    """Return the option that helps, or ""."""
     if isinstance(error, (MergeInProgressError, ShardInUseError)) and not isinstance(error, WatcherStalledError):
         return _longer_wait(options)
+    if isinstance(error, UnreadableRowError) and getattr(options, "json_cols", False):
+        return " (--json-cols)"
     if isinstance(error, ConfigurationError) and _would_replace(options):
         return " (--force)"
     return ""

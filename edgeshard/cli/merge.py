@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pruning = parser.add_argument_group("pruning", "after the merge; with --watch, from time to time")
     arguments.add_prune_rules(pruning, "--prune-", "prune ")
     interrupted = "interrupted; what was committed stays, the next merge continues"
-    parser.set_defaults(run=run, verb="merge", interrupted=interrupted, usage_error=parser.error)
+    parser.set_defaults(run=run, interrupted=interrupted, usage_error=parser.error)
 
 
 def _add_merge_options(parser: argparse.ArgumentParser) -> None:
@@ -58,10 +58,9 @@ def _add_merge_options(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="sources",
         metavar="DB",
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
-        help="also merge other edgeshard databases (masters, shards, bundles, copies); they are only read",
+        help="also merge another edgeshard database (a master, shard, bundle or copy), which is only read; repeatable",
     )
     parser.add_argument("--keep-empty", action="store_true", help="keep the empty shards of agents that have ended")
     arguments.add_dry_run(parser)

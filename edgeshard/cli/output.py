@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from edgeshard.errors import printable
@@ -17,6 +17,9 @@ from edgeshard.store import draw_rows, wrap_text
 
 #: Wide enough for any line. A program that reads a pipe wraps lines itself, or does not want them wrapped.
 _UNLIMITED = 1 << 20
+
+#: The longest line of what is wrapped, in characters: longer ones are hard to read.
+_DEFINITION_MAX = 100
 
 #: A word of a command, with what is quoted in it.
 _SHELL_WORD = re.compile(r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"[^"]*"|\S)+""")
@@ -138,9 +141,31 @@ def coloured(word: str, level: Level) -> str:
     return f"{_COLOURS[level]}{word}\x1b[0m" if is_coloured(sys.stdout) else word
 
 
+def definitions(texts: Mapping[str, str], word_width: int = 0) -> list[str]:
+    """Return lines that say for each word what it means, and fit the terminal.
+
+    Args:
+        texts: the words and their meanings.
+        word_width: the width of the longest word, if it is not among these.
+    """
+    indent = max([word_width, *map(len, texts)]) + 4
+    max_width = min(columns(), _DEFINITION_MAX)
+    lines = []
+    for word, meaning in texts.items():
+        lines += paragraph(meaning, max_width, " " * indent, f"  {word}".ljust(indent))
+    return lines
+
+
 def to_json(value: object) -> str:
     """Return a value as JSON in one line, with printable characters only."""
     return json.dumps(value).replace("\x7f", "\\u007f")  # the only one that json.dumps leaves as it is
+
+
+def drop() -> None:
+    """Discard what is still buffered for stdout: Python would try to write it again as it exits, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def print_error(text: str) -> None:

@@ -27,6 +27,7 @@ examples:
   %(prog)s data "select agent_id, count(*) as rows from agent_data group by agent_id"
   %(prog)s data "select * from agent_data where agent_id = ? limit ?" -p agent-7 -p 10
   %(prog)s data "select * from agent_data where agent_id = :agent" -p agent=agent-7
+  %(prog)s data --json --json-cols "select agent_id, data from agent_data" | jq '.[].data.action'
   %(prog)s data --fresh --csv "select * from agent_data" > rows.csv
 
 exit codes:
@@ -44,6 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     written = parser.add_mutually_exclusive_group()
     written.add_argument("--json", action="store_true", help="print an array of objects")
     written.add_argument("--csv", action="store_true", help="print CSV, with the names of the columns first")
+    parser.add_argument(
+        "--json-cols", action="store_true", help="with --json: columns of JSON as JSON values, and not as text"
+    )
     parser.add_argument("--fresh", action="store_true", help="merge first, so that all rows written so far are seen")
     parser.add_argument(
         "-p",
@@ -54,15 +58,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="the value of the next ?, or NAME=VALUE for :NAME; can be repeated",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the statement and write its rows."""
+    if options.json_cols and not options.json:
+        options.usage_error("argument --json-cols: requires --json")
     store = _store(options)
     params = _bindings(store, options.sql, options.params)
     if options.json:
-        _write_json(store, store.query_rows(options.sql, params))
+        _write_json(store, store.query_rows(options.sql, params, json=options.json_cols))
     elif options.csv:
         _write_csv(store.query_rows(options.sql, params))
     else:
@@ -140,6 +146,10 @@ def _json_value(value: Any) -> Any:
         return value.hex()
     if isinstance(value, float) and math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"  # JSON has no such number
+    if isinstance(value, list):
+        return [_json_value(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _json_value(item) for name, item in value.items()}
     return value
 
 

@@ -19,7 +19,7 @@ This is apsw's shell, much like sqlite3's: .help lists the commands, .mode the o
 examples:
   %(prog)s data
   %(prog)s data "select count(*) from agent_data" .shards
-  echo "select count(*) from agent_data;" | %(prog)s data
+  echo "select count(*) from agent_data" | %(prog)s data
 
 exit codes:
   0 done               1 a statement from a pipe or an argument failed      2 wrong usage

@@ -169,9 +169,10 @@ def advise(found: Finding) -> str:
     if found.kind == "other":
         advice.append("Give the folder of a store")
     elif found.kind == "file" or found.databases:
-        files = path if found.kind == "file" else f"{path}/*.db"
+        file = path if found.kind == "file" else shlex.quote(str(found.root / found.databases[0]))
         advice.append(
-            f"To merge what is there into a store, name it as a source: {files} (Store.merge, `edgeshard merge`)"
+            f"To merge what is there into a store, name each database as a source: {file} (Store.merge, "
+            "`edgeshard merge`)"
         )
     else:
         advice.append(

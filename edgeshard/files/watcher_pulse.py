@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import struct
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -25,8 +26,9 @@ import attrs
 
 logger = logging.getLogger("edgeshard.locks")
 
-_SET: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None)
-_GET: Final[int | None] = getattr(fcntl, "F_OFD_GETLK", None)
+# on Linux only: elsewhere the struct below has another layout
+_SET: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
+_GET: Final[int | None] = getattr(fcntl, "F_OFD_GETLK", None) if sys.platform == "linux" else None
 
 #: struct flock: type, whence, start, length and pid. The padding is in case the struct ends with some.
 _FLOCK: Final = struct.Struct("hhqqi4x")

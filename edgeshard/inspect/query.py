@@ -39,21 +39,22 @@ def describe(path: Path, sql: str) -> Statement:
     return statement
 
 
-def rows(path: Path, sql: str, params: Params) -> Iterator[tuple[Any, ...]]:
+def rows(path: Path, sql: str, params: Params, json: DecodeJson = False) -> Iterator[tuple[Any, ...]]:
     """Yield the names of a statement's columns, then its rows as SQLite finds them; see `Store.query_rows`."""
     call = _call(path, "query_rows(sql, {})")
-    return _rows(path, call, sql, queries.bind(call, sql, params))
+    return _rows(path, call, sql, queries.bind(call, sql, params), json)
 
 
-def _rows(path: Path, call: Call, sql: str, bindings: Bindings) -> Iterator[tuple[Any, ...]]:
+def _rows(path: Path, call: Call, sql: str, bindings: Bindings, json: DecodeJson) -> Iterator[tuple[Any, ...]]:
     with (
         _connection(path) as connection,
         queries.explaining_mistakes(connection, call, sql, bindings),
         sqlite.read_snapshot(connection),
     ):
-        result = read_one(connection, sql, bindings)
+        known = catalog.json_columns(connection) if json else ()
+        result = read_one(connection, sql, bindings, with_origins=bool(json))
         yield result.names
-        yield from result.rows
+        yield from queries.decoded(call, result, result.names, json, known) if json else result.rows
 
 
 def table(path: Path, sql: str, params: Params, *, colour: bool, width: int, unicode: bool) -> str:

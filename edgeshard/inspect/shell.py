@@ -76,6 +76,11 @@ def _make(connection: Connection, folder: Path) -> Any:
                 hint = queries.explain_name(sqlite.find_misspelled(connection, self._sql, error))
                 self.write_error(f"{hint.strip()}\n" if hint else "")
 
+        def get_line(self, prompt: str = "") -> str | None:
+            line: str | None = super().get_line(prompt)
+            # the end of a pipe ends the statement, like that of an argument
+            return ";" if line is None and prompt == self.moreprompt and not self.interactive else line
+
         def command_tables(self, cmd: list[str]) -> None:
             """tables ?PATTERN?: Lists the record tables
 

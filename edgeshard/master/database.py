@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import stat
@@ -25,6 +26,9 @@ _ID_ORDER_CACHE_KIB = 64_000
 
 #: How long to wait for a lock only to explain an error better, in seconds.
 _EXPLAIN_TIMEOUT_S = 0.1
+
+#: How much of a file to read to find out if it is a text, in bytes: the first page of a master.
+_TEXT_BYTES = 4_096
 
 #: How often to open a master that is being replaced.
 _ATTEMPTS = 5
@@ -139,7 +143,13 @@ def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BU
     if writable:
         damage.ensure_not_known(path, "open master")
     with sqlite.translate_errors("open master", str(path)):
-        connection = _connect(path, writable=writable, busy_timeout_s=busy_timeout_s)
+        try:
+            connection = _connect(path, writable=writable, busy_timeout_s=busy_timeout_s)
+        except sqlite.DATA_ERRORS as error:
+            if sqlite.is_no_database(error) and _is_text(path):
+                cause = "it is a text file, not a database; check the path, or move the file away"
+                raise FormatError("open master", path, cause) from error
+            raise
         try:
             _check_role(connection, path)
             if writable:
@@ -157,6 +167,18 @@ def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BU
             connection.close()
             raise
     return connection
+
+
+def _is_text(path: Path) -> bool:
+    """Return whether a file is a text as far as its beginning shows. No database, however damaged, looks like one."""
+    with open(path, "rb") as file:
+        beginning = file.read(_TEXT_BYTES)
+    try:
+        # a character may be cut off at the end
+        text = codecs.getincrementaldecoder("utf-8")().decode(beginning)
+    except UnicodeDecodeError:
+        return False
+    return "\0" not in text
 
 
 def _connect(path: Path, *, writable: bool, busy_timeout_s: float) -> Connection:

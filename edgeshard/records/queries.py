@@ -97,9 +97,8 @@ def select(
         result = read_one(connection, sql, bindings, with_origins=True)
         values = list(result.rows)
     columns = distinct(result.names)
-    positions = _json_positions(call, result, columns, decode, known)
-    decoded = (_decoded(call, row, number, columns, positions) for number, row in enumerate(values, 1))
-    return Rows(map(row_maker(result.names), decoded), columns)
+    found = decoded(call, attrs.evolve(result, rows=values), columns, decode, known)
+    return Rows(map(row_maker(result.names), found), columns)
 
 
 @contextlib.contextmanager
@@ -211,6 +210,26 @@ def _explain_bindings(connection: Connection, call: Call, sql: str, bindings: Bi
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
+def decoded(
+    call: Call, result: Result, columns: Sequence[str], decode: DecodeJson, known: Collection[tuple[str, str]]
+) -> Iterator[tuple[Any, ...]]:
+    """Return the rows of a result with its columns of JSON decoded.
+
+    Args:
+        call: the call, for errors.
+        result: the result, with origins.
+        columns: the names of its columns.
+        decode: which columns to decode.
+        known: the (table, column) of the main database's columns of JSON, in lower case.
+
+    Raises:
+        QueryError: `decode` names a column that there is not.
+        UnreadableRowError: a text that should be JSON is not; raised with that row.
+    """
+    positions = _json_positions(call, result, columns, decode, known)
+    return (_decoded(call, row, number, columns, positions) for number, row in enumerate(result.rows, 1))
+
+
 def _json_positions(
     call: Call, result: Result, columns: Sequence[str], decode: DecodeJson, known: Collection[tuple[str, str]]
 ) -> list[int]:
@@ -233,7 +252,7 @@ def _json_positions(
 
 def _decoded(
     call: Call, row: tuple[Any, ...], number: int, columns: Sequence[str], positions: Sequence[int]
-) -> list[Any]:
+) -> tuple[Any, ...]:
     values = list(row)
     for position in positions:
         if isinstance(values[position], str):
@@ -247,7 +266,7 @@ def _decoded(
                     f"JSON that Python reads ({error}). Leave out json= to get the text"
                 )
                 raise UnreadableRowError(call.action, call.path, cause) from error
-    return values
+    return tuple(values)
 
 
 def _is_shallow(text: str) -> bool:

@@ -33,7 +33,7 @@ from edgeshard.master.write_stats import WriterMeter
 from edgeshard.records import codecs, fallbacks
 from edgeshard.records.columns import Table
 from edgeshard.records.fallbacks import Fallbacks
-from edgeshard.shard import health
+from edgeshard.shard import health, row_sizes
 from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
@@ -433,6 +433,13 @@ class Handle:
         if not inserted and writer is not None and isinstance(error, Exception):
             cause = codecs.why_unstorable(writer.table, record)
             if cause or isinstance(error, sqlite.ROW_REFUSED):
-                cause = cause or f"table {writer.table.name}: {sqlite.explain(error, '', '').cause}"
+                cause = cause or f"table {writer.table.name}: {_why_refused(error, writer, record)}"
                 raise RecordError("write to shard", self.path, cause) from error
         raise error
+
+
+def _why_refused(error: Exception, writer: RecordWriter, record: Any) -> str:
+    if sqlite.is_too_big(error):
+        size = row_sizes.bytes_of(writer.encode(0, record))
+        return f"the row has about {size:,} bytes, and a row has at most {format.ROW_BYTES_MAX:,}; write it in parts"
+    return sqlite.explain(error, "", "").cause

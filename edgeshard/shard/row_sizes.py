@@ -19,6 +19,9 @@ _PAGE_BYTES, _ROW_BYTES_MAX = 4096, 4061
 #: What a row, and an entry of an index, take besides the values as marshal encodes them: ids and pointers, in bytes.
 _IN_SHARD, _IN_MASTER, _IN_INDEX = 8, 12, 2
 
+#: What a value takes in a row at most, besides the bytes of a text or blob.
+_VALUE_BYTES: Final = 9
+
 #: Rows of less than this many bytes, without indexes or a history, take at most a quarter more in the master.
 _SMALL_BYTES: Final = 1_000
 
@@ -68,6 +71,12 @@ class RowSizes:
         )
         in_table = sum(_bytes_in_table(size + _IN_MASTER) for size in sizes)
         return values + len(rows) * _IN_SHARD, self.copies * in_table + int(_INDEX_GROWTH * in_indexes)
+
+
+def bytes_of(row: tuple[Any, ...]) -> int:
+    """Return how many bytes a row has, at most some bytes for each value more than it really has."""
+    large = (value.encode() if isinstance(value, str) else value for value in row if isinstance(value, (str, bytes)))
+    return sum(map(len, large)) + len(row) * _VALUE_BYTES
 
 
 def _bytes_in_table(row_bytes: int) -> int:

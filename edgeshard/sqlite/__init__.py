@@ -42,8 +42,10 @@ from edgeshard.sqlite.errors import (
     is_forbidden,
     is_full,
     is_mistake,
+    is_no_database,
     is_refused,
     is_short_read,
+    is_too_big,
     spoils_transaction,
 )
 from edgeshard.sqlite.guards import (
@@ -158,9 +160,11 @@ __all__ = [
     "is_full",
     "is_incremental",
     "is_mistake",
+    "is_no_database",
     "is_refused",
     "is_short_read",
     "is_sound",
+    "is_too_big",
     "is_wal",
     "limit_steps",
     "limit_steps_in_block",

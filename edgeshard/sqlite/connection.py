@@ -211,7 +211,8 @@ def check_identity(connection: Connection, schema: str, expected: tuple[int, int
     """
     application_id, version = _identity_of(connection, schema)
     if application_id != expected[0]:
-        raise FormatError("open database", path, "it is not an edgeshard database (application_id differs)")
+        cause = "it is not an edgeshard database (application_id differs); check the path, or move the file away"
+        raise FormatError("open database", path, cause)
     if version != expected[1]:
         raise FormatError(
             "open database",

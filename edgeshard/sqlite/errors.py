@@ -83,6 +83,16 @@ def is_bad_data(error: apsw.Error) -> bool:
     return isinstance(error, causes)
 
 
+def is_no_database(error: Exception) -> bool:
+    """Return whether the file does not begin as a database does."""
+    return isinstance(error, apsw.NotADBError)
+
+
+def is_too_big(error: BaseException) -> bool:
+    """Return whether a row, or a value, is larger than a row may be."""
+    return isinstance(error, apsw.TooBigError)
+
+
 def is_exhaustion(error: Exception) -> bool:
     """Return whether reading took more memory or more steps than it is allowed."""
     return isinstance(error, EXHAUSTED)

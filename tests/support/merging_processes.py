@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import attrs
 
-from edgeshard.cli import parser_of_merge
+from edgeshard.cli import verbs
 from edgeshard.files import locks
 from edgeshard.merge import merger
 from edgeshard.merge import merger as merger_module
@@ -33,7 +33,7 @@ PATIENCE_S = 60.0
 
 def has_option(name: str) -> bool:
     """Return whether this version's merge command has an option: campaigns also run on older and newer versions."""
-    return name in parser_of_merge().format_help()
+    return name in verbs.parser_of("merge").format_help()
 
 
 # -- a process, from outside ------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def test_each_problem_has_a_command_for_this_store(kind: ProblemKind) -> None:
         assert program in ("edgeshard", "mv", "kill")
         assert program == "kill" or any(word.startswith(str(root)) for word in words)
         if program == "edgeshard":
-            assert words[0] == cli.parser().parse_args(words).verb
+            assert words[0] == cli.parse(words).verb
 
 
 @pytest.mark.parametrize(

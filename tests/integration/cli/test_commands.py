@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 import edgeshard
 from edgeshard import units
+from edgeshard.cli import main
 from tests.support.forms import others_slow, short_and_full
 from tests.support.processes import command, merge_command, paused, python, sql
 from tests.support.project import PROJECT
@@ -75,7 +77,7 @@ def test_the_script_is_the_main_of_the_commands() -> None:
 def test_help_lists_the_verbs_and_exit_codes() -> None:
     done = command("--help")
     assert (0, "") == (done.returncode, done.stderr)
-    assert all(f"\n    {verb} " in done.stdout for verb in VERBS)
+    assert all(f"\n  {verb} " in done.stdout for verb in VERBS)
     assert "exit codes:" in done.stdout
 
 
@@ -88,13 +90,13 @@ def test_the_help_of_each_verb_shows_examples_and_exit_codes(verb: str) -> None:
 
 
 def test_the_version_is_printed() -> None:
-    done = command("--version")
-    assert (0, True) == (done.returncode, done.stdout.startswith("edgeshard "))
+    for option in ("-V", "--version"):
+        done = command(option)
+        assert (0, f"edgeshard {edgeshard.__version__}\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("verbs", short_and_full(["merge", "query"], VERBS))
 def test_wrong_usage_exits_2(merged: edgeshard.Store, verbs: list[str]) -> None:
-    assert 2 == command().returncode
     assert 2 == command("mrege", merged.root).returncode
     assert 2 == command("query", merged.root).returncode
     assert 2 == command("query", merged.root, "select 1", "--csv", "--json").returncode
@@ -118,7 +120,8 @@ def test_a_store_without_a_master_exits_78_and_none_is_made(tmp_path: Path, verb
     (tmp_path / "data" / "shards").mkdir(parents=True)
     done = command(*on(tmp_path / "data", verb), cwd=tmp_path)
     assert (78, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
-    assert "there is no master yet; `edgeshard merge" in done.stderr
+    assert "no agent has written to this store" in done.stderr
+    assert "merge" not in done.stderr.replace(str(tmp_path), ""), "it would bring nothing"
     assert ["shards"] == os.listdir(tmp_path / "data")
     assert [] == [*tmp_path.glob("copy*")]
 
@@ -142,7 +145,7 @@ def test_who_may_not_read_the_store_gets_77(merged: edgeshard.Store, verb: list[
 
 @pytest.mark.parametrize("verb", [["status"], *READERS[1:]])
 def test_a_master_that_is_no_database_exits_65(merged: edgeshard.Store, tmp_path: Path, verb: list[str]) -> None:
-    merged.master_path.write_bytes(b"garbage" * 1000)
+    merged.master_path.write_bytes(b"garbage\0" * 1000)
     done = command(*on(merged.root, verb), cwd=tmp_path)
     assert (65, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
     assert "not a SQLite database" in done.stderr
@@ -273,7 +276,7 @@ def test_verify_of_a_master_that_contradicts_itself_exits_65(merged: edgeshard.S
 
 
 def test_verify_of_a_file_that_is_no_database_exits_65(merged: edgeshard.Store) -> None:
-    merged.master_path.write_bytes(b"garbage" * 1000)
+    merged.master_path.write_bytes(b"garbage\0" * 1000)
     done = command("verify", merged.root)
     assert (65, "") == (done.returncode, done.stderr)
     assert "not a SQLite database" in done.stdout
@@ -324,6 +327,23 @@ def test_json_is_an_array_of_objects_also_without_rows(merged: edgeshard.Store) 
     rows = objects(merged, "select data ->> 'n' as n, x'00ff' as b, null as empty, 9e999 as big from agent_data")
     assert [{"n": n, "b": "00ff", "empty": None, "big": "Infinity"} for n in range(3)] == rows
     assert [] == objects(merged, "select * from agent_data where 0")
+
+
+def test_with_json_cols_columns_of_json_are_values(merged: edgeshard.Store, capsys: pytest.CaptureFixture[str]) -> None:
+    sql = "select data, 1 as one, data ->> 'n' as n, '[1]' as text from agent_data limit 1"
+    assert [{"data": {"n": 0}, "one": 1, "n": 0, "text": "[1]"}] == objects(merged, sql, "--json-cols")
+    assert [{"data": '{"n":0}', "one": 1, "n": 0, "text": "[1]"}] == objects(merged, sql)
+    sql_of_merged = apsw.Connection(str(merged.master_path))
+    sql_of_merged.execute("update agent_data set data = '[9e999, {\"a\": -9e999}]' where data ->> 'n' = 0")
+    sql_of_merged.execute("update agent_data set data = '{broken' where data ->> 'n' = 1")
+    sql_of_merged.close()
+    first = "select data from agent_data where _seq = 1"
+    assert [{"data": ["Infinity", {"a": "-Infinity"}]}] == objects(merged, first, "--json-cols"), "JSON has no infinity"
+    assert 1 == main(["query", str(merged.root), "select data from agent_data where _seq = 2", "--json", "--json-cols"])
+    assert "data of row 1 of the result = '{broken': it is not JSON" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["query", str(merged.root), sql, "--json-cols"])
+    assert "--json-cols: requires --json" in capsys.readouterr().err
 
 
 def test_json_refuses_two_columns_of_one_name(merged: edgeshard.Store) -> None:
@@ -383,7 +403,7 @@ def test_sql_that_cannot_be_run_exits_1_and_says_why(
     given = [f"-p={param}" for param in params] + ([] if style == "--table" else [style])
     done = command("query", merged.root, *given, "--", text, cwd=tmp_path)
     assert (1, 1) == (done.returncode, done.stderr.count("\n")), done
-    assert done.stderr.startswith(f"edgeshard query: query {merged.master_path}: ")
+    assert done.stderr.startswith(f"edgeshard query: {merged.master_path}: ")
     assert said in done.stderr
     assert not (tmp_path / "new.db").exists()
     assert 4 == merged.verify().rows
@@ -414,6 +434,15 @@ def test_fresh_merges_first_and_makes_the_master(store: edgeshard.Store) -> None
 def test_the_shell_takes_sql_from_a_pipe(merged: edgeshard.Store) -> None:
     done = command("shell", merged.root, input="select count(*) from agent_data;\nselect sensor\nfrom reading;\n")
     assert (0, "3\ninlet\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_the_end_of_a_pipe_ends_the_last_statement(merged: edgeshard.Store) -> None:
+    done = command("shell", merged.root, input="select 1")
+    assert (0, "1\n", "") == (done.returncode, done.stdout, done.stderr)
+    done = command("shell", merged.root, input="select 1;\nselect\n2 -- two\n")
+    assert (0, "1\n2\n", "") == (done.returncode, done.stdout, done.stderr)
+    done = command("shell", merged.root, input="select 1 from")
+    assert (1, "", True) == (done.returncode, done.stdout, "syntax error" in done.stderr)
 
 
 def test_a_piped_statement_that_fails_is_named_and_exits_1_after_the_others(merged: edgeshard.Store) -> None:

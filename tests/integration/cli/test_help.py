@@ -41,11 +41,11 @@ def run(*arguments: str) -> int:
 def test_the_guides_are_listed_with_their_first_sentence(guides: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exits.DONE == run()
     lines = capsys.readouterr().out.splitlines()
+    at = lines.index("guides:")
     assert [
-        "guides:",
         "  hubs       How rows travel between stores without a network.",
         "  operating  Run, watch and back up a store.",
-    ] == lines[:3]
+    ] == lines[at + 1 : at + 3]
 
 
 @pytest.mark.parametrize("topic", ["hubs", "Hubs", "hubs.md"])
@@ -61,10 +61,11 @@ def test_a_guide_is_printed_as_it_is_where_stdout_is_no_terminal(
     [
         ("operatin", "did you mean operating?"),
         ("hub", "did you mean hubs?"),
-        ("zzz", "`edgeshard help` lists the guides"),
-        ("../errors", "`edgeshard help` lists the guides"),
-        ("", "`edgeshard help` lists the guides"),
-        ("notes", "`edgeshard help` lists the guides"),
+        ("mrege", "did you mean merge?"),
+        ("zzz", "`edgeshard help` lists them"),
+        ("../errors", "`edgeshard help` lists them"),
+        ("", "`edgeshard help` lists them"),
+        ("notes", "`edgeshard help` lists them"),
     ],
 )
 def test_an_unknown_topic_is_wrong_usage_and_the_nearest_are_named(
@@ -73,6 +74,17 @@ def test_an_unknown_topic_is_wrong_usage_and_the_nearest_are_named(
     assert exits.USAGE == run(topic)
     shown = capsys.readouterr()
     assert ("", True, True) == (shown.out, f"there is no guide {topic!r}" in shown.err, said in shown.err)
+
+
+def test_a_verb_is_a_topic_too_and_a_guide_comes_before_it(guides: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exits.DONE == run("merge")
+    help_of_merge = capsys.readouterr().out
+    assert help_of_merge.startswith("usage: edgeshard merge ")
+    (guides / "merge.md").write_text(OPERATING)
+    assert exits.DONE == run("merge")
+    shown = capsys.readouterr().out
+    assert shown.startswith(OPERATING)
+    assert "`edgeshard merge --help` describes the verb" in shown
 
 
 def test_without_guides_that_is_said(

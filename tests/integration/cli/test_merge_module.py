@@ -68,7 +68,7 @@ def test_other_databases_are_merged_with_from(filled: edgeshard.Store, tmp_path:
     done = merge_command(tmp_path / "data", "--keep-empty", "--from", filled.master_path)
     assert 0 == done.returncode
     hub = new_store(tmp_path / "hub")
-    done = merge_command(hub.root, "--from", filled.master_path, shard_path(filled, "agent"))
+    done = merge_command(hub.root, "--from", filled.master_path, "--from", shard_path(filled, "agent"))
     assert (0, [0, 1, 2, 3]) == (done.returncode, numbers(hub)), done.stderr
 
 
@@ -120,7 +120,7 @@ def test_a_folder_that_is_not_there_exits_78_and_is_not_made(tmp_path: Path) -> 
 
 
 def test_a_master_that_is_damaged_exits_65_and_loses_nothing(filled: edgeshard.Store) -> None:
-    filled.master_path.write_bytes(b"garbage" * 1000)
+    filled.master_path.write_bytes(b"garbage\0" * 1000)
     done = merge_command(filled.root)
     assert (65, 1) == (done.returncode, done.stderr.count("\n")), done.stderr
     assert "master.db" in done.stderr

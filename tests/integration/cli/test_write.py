@@ -337,7 +337,7 @@ def test_without_space_what_was_committed_before_is_reported(
 ) -> None:
     failing(monkeypatch, 3, DiskFullError("write to shard", "x", "there is no space"))
     done = write("--ndjson", file(numbered(50)), "--batch", 10)
-    assert (74, "edgeshard write: write to shard x: there is no space\n") == (done.code, done.err)
+    assert (74, "edgeshard write: shard x: there is no space\n") == (done.code, done.err)
     assert "20 rows committed" in done.out
     assert done.out.endswith("; ended after line 20\n")
 

@@ -118,19 +118,18 @@ def test_the_crontab_has_lines_that_cron_reads_whole() -> None:
 @pytest.mark.parametrize("command", [job[2] for job in jobs()])
 def test_the_crontabs_commands_are_ones_that_the_parser_knows(command: str) -> None:
     program, *arguments = shlex.split(command)
-    assert [PROGRAM, STORE] == [program, cli.parser().parse_args(arguments).root]
+    assert [PROGRAM, STORE] == [program, cli.parse(arguments).root]
 
 
 @pytest.mark.parametrize("path", [WATCHING, ONCE], ids=lambda path: path.name)
 def test_a_services_command_is_one_that_the_parsers_know(path: Path) -> None:
     program, verb, *arguments = shlex.split(unit(path)["Service"]["ExecStart"])
     assert [PROGRAM, "merge"] == [program, verb]
-    assert STORE == cli.parser().parse_args([verb, *arguments]).root
-    assert STORE == cli.parser_of_merge().parse_args(arguments).root
+    assert STORE == cli.parse([verb, *arguments]).root
 
 
 def test_the_services_make_the_store_before_the_first_agent_writes() -> None:
     assert "--init" in shlex.split(unit(WATCHING)["Service"]["ExecStart"])
     program, verb, *arguments = shlex.split(unit(ONCE)["Service"]["ExecStartPre"])
-    assert [PROGRAM, "init", STORE] == [program, verb, cli.parser().parse_args([verb, *arguments]).root]
+    assert [PROGRAM, "init", STORE] == [program, verb, cli.parse([verb, *arguments]).root]
     assert f"{PROGRAM} init {STORE}" in (EXAMPLES / "crontab").read_text()

@@ -582,7 +582,7 @@ def test_a_document_is_compact_and_the_largest_that_a_store_is_expected_to_need_
         (lambda path: path.mkdir(), 78, "it is a folder"),
         (lambda path: path.write_text("{}"), 78, "not of ranges; name a file with what Store.ranges"),
         (lambda path: path.write_text('{"edgeshard": "ra'), 65, "it is incomplete"),
-        (lambda path: path.write_text(json.dumps(document({"format": 9}))), 1, "use the version that wrote it"),
+        (lambda path: path.write_text(json.dumps(document({"format": 9}))), 78, "use the version that wrote it"),
     ],
 )
 def test_the_commands_say_what_is_wrong_with_a_file(

@@ -104,7 +104,7 @@ _AS_A_STRANGER = """
 import os, sys
 import edgeshard
 from edgeshard import cli
-cli.parser_of_merge().format_help()  # imports all it needs, while the interpreter's own files can be read
+cli.verbs.parser_of("merge").format_help()  # imports all it needs, while the interpreter's own files can be read
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:

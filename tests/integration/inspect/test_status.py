@@ -441,7 +441,7 @@ def test_a_damaged_master_is_an_error(store: edgeshard.Store, damage: str) -> No
 
 
 def test_a_master_that_is_no_database_is_an_error(store: edgeshard.Store, agent: Agent) -> None:
-    for content in (b"garbage" * 1000, b""):
+    for content in (b"garbage\0" * 1000, b""):
         store.master_path.write_bytes(content)
         with pytest.raises(DamagedError, match=r"master\.db"):
             store.status()

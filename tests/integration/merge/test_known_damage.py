@@ -71,7 +71,7 @@ def test_the_note_is_about_one_file(filled: edgeshard.Store, tmp_path: Path) -> 
 
 
 def test_a_merge_that_meets_damage_notes_it(filled: edgeshard.Store) -> None:
-    filled.master_path.write_bytes(b"garbage" * 10_000)
+    filled.master_path.write_bytes(b"garbage\0" * 10_000)
     for _ in range(2):
         with pytest.raises(DamagedError):
             filled.merge()

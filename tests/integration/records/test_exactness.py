@@ -379,8 +379,12 @@ def test_a_value_or_row_that_is_too_large_for_a_row_is_named(
     cls = attrs.make_class("Probe", {"x": attrs.field(type=str), "y": attrs.field(type=bytes)})
     with pytest.raises(RecordError, match=r"Probe\.x = .*it has 100,000,001 bytes.*at most 100,000,000.*in parts"):
         shard.write(cls("x" * 100_000_001, b""))
-    with pytest.raises(RecordError, match=r"table probe: it has a row of more than 100,000,000 bytes"):
+    with pytest.raises(
+        RecordError, match=r"table probe: the row has about 120,000,027 bytes.*at most 100,000,000.*in parts"
+    ):
         shard.write(cls("x" * 60_000_000, b"y" * 60_000_000))
+    with pytest.raises(RecordError, match=r"table agent_data: the row has about 100,000,0.. bytes, and .* at most"):
+        shard.write({"x": "x" * 99_999_985})  # the agent, the time and the braces take the rest
     assert 1 == shard.write({"n": 1})
 
 

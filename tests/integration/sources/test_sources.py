@@ -167,7 +167,7 @@ def test_the_command_takes_masters_shards_bundles_and_copies_in_any_order_and_ag
         store = new_store(tmp_path / f"hub{number}")
         random.Random(number).shuffle(order := [*sources])
         for expected in (5, 0):
-            done = command("merge", store.root, "--from", *order[:2], "--from", *order[2:])
+            done = command("merge", *(word for path in order for word in ("--from", path)), store.root)
             assert (0, "", f"merged {expected} rows") == (done.returncode, done.stderr, done.stdout[:13])
         assert ([1, 2, 3, 4, 5], True) == (numbers(store), store.verify(deep=True).ok)
     hub.merge([tmp_path / f"hub{number}" / "master.db" for number in range(3)])
@@ -357,8 +357,10 @@ def devices(folder: Path, count: int, rows: int) -> list[Path]:
 @pytest.mark.slow
 def test_two_mergers_bring_different_sources_into_one_hub_at_once(hub: edgeshard.Store, tmp_path: Path) -> None:
     paths = devices(tmp_path, 4, 2_000)
-    command = [sys.executable, "-m", "edgeshard.merge", str(hub.root), "--lock-wait", "60", "--from"]
-    mergers = [subprocess.Popen([*command, *map(str, part)]) for part in (paths[:3], paths[2:], paths)]
+    command = [sys.executable, "-m", "edgeshard.merge", str(hub.root), "--lock-wait", "60"]
+    mergers = [
+        subprocess.Popen([*command, *(f"--from={path}" for path in part)]) for part in (paths[:3], paths[2:], paths)
+    ]
     assert [0, 0, 0] == [merger.wait() for merger in mergers]
     assert [*range(8_000)] == numbers(hub)
     assert hub.verify(deep=True).ok

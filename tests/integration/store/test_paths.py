@@ -102,6 +102,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "shell": lambda store, _: store.shell().__enter__(),
     "status": lambda store, _: store.status(),
     "activity": lambda store, _: store.activity(),
+    "tables": lambda store, _: store.tables(),
     "verify": lambda store, _: store.verify(),
     "salvage": lambda store, out: store.salvage(out.parent / "data" / "shards" / "door.db"),
     "prune": lambda store, _: store.prune(keep_rows=0),
@@ -124,7 +125,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
 }
 
 #: Methods that need no store: they make one, or say whether there is one, or have nothing to do with one.
-WITHOUT_STORE = {"shard", "watching", "init", "exists", "has_shards", "has_master", "pushed_ranges"}
+WITHOUT_STORE = {"shard", "line_writer", "watching", "init", "exists", "has_shards", "has_master", "pushed_ranges"}
 
 #: The arguments of each verb, with ROOT for the path and OUT for a folder for new files.
 VERBS: list[list[str]] = [
@@ -135,6 +136,7 @@ VERBS: list[list[str]] = [
     ["merge", "ROOT", "--watch"],
     ["merge", "ROOT", "--max-bytes", "100M"],
     ["status", "ROOT"],
+    ["tables", "ROOT"],
     ["status", "ROOT", "--watch"],
     ["status", "ROOT", "--html", "OUT/page.html"],
     ["verify", "ROOT"],
@@ -159,14 +161,14 @@ VERBS: list[list[str]] = [
     ["salvage", "ROOT", "OUT/../data/shards/door.db"],
 ]
 
-VERBS_WITHOUT_STORE = {"init", "help"}
+VERBS_WITHOUT_STORE = {"init", "write", "help", "completion"}
 
 
 def test_each_method_and_verb_is_in_the_tables() -> None:
     """Add a new one to the tables above: whatever reads or merges must refuse a path that is not a store."""
     public = {name for name, _ in inspect.getmembers(edgeshard.Store, callable) if not name.startswith("_")}
     assert public == {name.partition(",")[0].partition(" ")[0] for name in METHODS} | WITHOUT_STORE
-    assert set(cli._VERBS) == {verb[0] for verb in VERBS} | VERBS_WITHOUT_STORE
+    assert set(cli.verbs.VERBS) == {verb[0] for verb in VERBS} | VERBS_WITHOUT_STORE
 
 
 # -- rows: kinds of paths ---------------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "empty, with a near name": (lambda at: _folder(at / "data2"), ["it is an empty folder", "Did you mean PLACE/data?"]),
     "loose shards": (
         lambda at: _folder(at / "usb", "door.db", "door.db-wal", "window.db"),
-        ["has no folder shards and no master.db, but databases: door.db, window.db", "PLACE/usb/*.db (Store.merge, `edgeshard merge`)"],
+        ["has no folder shards and no master.db, but databases: door.db, window.db", "PLACE/usb/door.db (Store.merge, `edgeshard merge`)"],
     ),
     "other files": (lambda at: _folder(at / "home", "x.txt"), ["it is not a store: it has no folder shards and no master.db. "]),
     "a file called shards": (lambda at: _folder(at / "odd", "shards"), ["it is not a store"]),
