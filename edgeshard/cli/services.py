@@ -30,8 +30,9 @@ def merge(store: Store, options: argparse.Namespace) -> int:
         EdgeshardError: the store cannot be watched, or the first merge failed.
     """
     metrics = None if options.metrics_file is None else MetricsFile(options.metrics_file)
-    rescan_s = PROFILES[options.wear or "normal"].rescan_s if options.rescan is None else options.rescan
-    interval_s = PROFILES[options.wear or "normal"].interval_s if options.interval is None else options.interval
+    profile = PROFILES[options.wear or "normal"]
+    rescan_s = profile.rescan_s if options.rescan is None else options.rescan
+    interval_s = profile.interval_s if options.interval is None else options.interval
     observer = options.observer or OBSERVERS[0]
     settings = f"interval {interval_s:g} s, rescan {rescan_s:g} s, observer {observer}, {_settings(store, options)}"
     text = f"watches {store.root.absolute()}: {settings}"
@@ -39,7 +40,7 @@ def merge(store: Store, options: argparse.Namespace) -> int:
     service = store.watcher(
         interval=options.interval,
         rescan=rescan_s,
-        observer=options.observer or OBSERVERS[0],
+        observer=observer,
         keep_empty=options.keep_empty,
         listener=reporter,
     )
@@ -52,7 +53,7 @@ def merge(store: Store, options: argparse.Namespace) -> int:
 
 
 def _settings(store: Store, options: argparse.Namespace) -> str:
-    """Describe the settings of a merger that have no default in seconds."""
+    """Describe the other settings of a merger."""
     budget = store.disk_budget()
     limit = "no disk budget" if budget is None else f"disk budget {units.size(budget.max_bytes)} ({budget.on_full})"
     parts = [f"wear {options.wear or 'normal'}", limit]
