@@ -306,14 +306,16 @@ class MergeReport(Report):
             line += f"; forgot the oldest streams without rows, for the same reason: {self.forgotten_streams:,}"
         if self.stopped:
             line += "; stopped early, the next merge continues"
+        be = " would be" if self.dry_run else ""
         if self.quarantined:
-            line += f"; {units.count(len(self.quarantined), 'database')} quarantined"
+            line += f"; {units.count(len(self.quarantined), 'database')}{be} quarantined"
         if self.blocked:
             tables = sorted({each.table for each in self.blocked})
-            line += f"; {units.count(sum(each.rows for each in self.blocked), 'row')} blocked of {_first_few(tables)}"
+            rows = units.count(sum(each.rows for each in self.blocked), "row")
+            line += f"; {rows}{be} blocked of {_first_few(tables)}"
         if self.gaps:
             more = " and more" if len(self.gaps) == GAPS_MAX else ""
-            line += f"; {_missing(self.missing_rows, self.gaps)}{more}"
+            line += f"; {_missing(self.missing_rows, self.gaps, dry_run=self.dry_run)}{more}"
         return line + self._afterwards()
 
     def _afterwards(self) -> str:
@@ -326,11 +328,34 @@ class MergeReport(Report):
 
 
 @attrs.frozen(repr=False)
+class PrunableTable(Report):
+    """The rows of a table that a prune would delete.
+
+    Attributes:
+        name: the table.
+        rows: how many rows.
+        oldest_at: when the oldest of them arrived in this master, to the minute, or None if that is unknown.
+        newest_at: the same of the newest one.
+        freed_bytes: an estimate of what they and their part of the indexes take, which becomes free.
+    """
+
+    name: str
+    rows: int
+    oldest_at: datetime.datetime | None
+    newest_at: datetime.datetime | None
+    freed_bytes: int
+
+    def _line(self) -> str:
+        return f"{self.name}: {units.count(self.rows, 'row')}, about {units.size(self.freed_bytes)}"
+
+
+@attrs.frozen(repr=False)
 class PruneReport(Report):
     """What one prune did, or what a dry run would do.
 
     Attributes:
         rows: rows deleted from the master.
+        tables: of a dry run, the rows that it would delete, by table; otherwise ().
         by_reason: the same rows, by rule.
         kept_back: rows that a rule selected but that stayed, because no peer holds them, or because the rest of their
             transaction stays.
@@ -379,6 +404,7 @@ class PruneReport(Report):
     stopped: bool = False
     retired_streams: int = 0
     forgotten_streams: int = 0
+    tables: tuple[PrunableTable, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -405,12 +431,7 @@ class PruneReport(Report):
                 units.count(self.forgotten_streams, "stream"),
             )
             line += f", {forgot} {streams} without rows"
-        used, free = units.size(self.used_bytes), units.size(self.free_bytes)
-        line += f", in {self.seconds:.3f} s; {used} in use, {free} free in the file"
-        if self.shrunk_bytes:
-            line += f", {units.size(self.shrunk_bytes)} given back to the disk"
-        if not self.can_shrink:
-            line += " (this file cannot become smaller; later rows fill the free space)"
+        line += f", in {self.seconds:.3f} s; {self._sizes()}"
         if self.stopped:
             line += "; stopped early, the next prune continues"
         if not self.fits:
@@ -419,6 +440,16 @@ class PruneReport(Report):
 
     def _kept(self, number: int, noun: str) -> str:
         return f"{'would keep' if self.dry_run else 'kept'} {units.count(number, noun)}"
+
+    def _sizes(self) -> str:
+        line = f"{units.size(self.used_bytes)} in use, {units.size(self.free_bytes)} free in the file"
+        if self.tables:
+            line += f", about {units.size(sum(table.freed_bytes for table in self.tables))} would become free"
+        if self.shrunk_bytes:
+            line += f", {units.size(self.shrunk_bytes)} given back to the disk"
+        if not self.can_shrink:
+            line += " (this file cannot become smaller; later rows fill the free space)"
+        return line
 
     def _tombstones_kept(self) -> str:
         line = ""
@@ -441,8 +472,8 @@ def _rows_of_streams(
     return f"{units.count(report.rows, 'row')} of {units.count(report.streams, 'stream')}"
 
 
-def _missing(rows: int, gaps: Sequence[Gap]) -> str:
-    return f"{units.count(rows, 'row')} missing in {units.count(len(gaps), 'gap')}"
+def _missing(rows: int, gaps: Sequence[Gap], *, dry_run: bool = False) -> str:
+    return f"{units.count(rows, 'row')}{' would be' if dry_run else ''} missing in {units.count(len(gaps), 'gap')}"
 
 
 def _first_few(names: Sequence[str]) -> str:
@@ -946,7 +977,7 @@ class RestoreReport(Report):
         if self.replaced:
             line += f"; the replaced master is {self.replaced}"
         if self.gaps:
-            line += f"; {_missing(self.missing_rows, self.gaps)}"
+            line += f"; {_missing(self.missing_rows, self.gaps, dry_run=self.dry_run)}"
         return f"{line}; {self.unnamed}" if self.unnamed else line
 
 

@@ -394,7 +394,7 @@ def parse_budget(max_bytes: int, on_full: str) -> Budget:
         ValueError: one of them is invalid.
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < MIN_BUDGET_BYTES:
-        raise ValueError(f"max_bytes must be at least {MIN_BUDGET_BYTES:,} bytes, got {max_bytes!r}")
+        raise ValueError(f"max_bytes must be at least {units.size(MIN_BUDGET_BYTES)}, got {max_bytes!r}")
     for known in ON_FULL:
         if known == on_full:
             return Budget(max_bytes, known)

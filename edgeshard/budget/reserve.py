@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeshard import units
 from edgeshard.budget import policy, quotas
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.budget.quotas import QuotaRecord
@@ -106,4 +107,4 @@ def _allocate(handle: int, size: int) -> None:
             raise
         # the disk is full because of others: the next merge tries again
         os.ftruncate(handle, before)
-        logger.debug("cannot reserve %d bytes: %s", size, error)
+        logger.debug("cannot reserve %s: %s", units.size(size), error)

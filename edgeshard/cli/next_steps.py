@@ -1,18 +1,31 @@
-"""What to do about each problem of a store: the one place that turns problems into commands to paste."""
+"""What to do about each problem that `status` or `verify` finds: the one place for commands to paste."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from edgeshard import units
+from edgeshard.cli import output
 from edgeshard.errors import printable
-from edgeshard.reports import Problem, ProblemKind, StatusReport
+from edgeshard.reports import (
+    OLDER_MASTER,
+    OTHER_MASTER,
+    PEER,
+    PRUNED,
+    REPLACED,
+    UNKNOWN,
+    Gap,
+    Problem,
+    ProblemKind,
+    StatusReport,
+    VerifyReport,
+)
 
 
 @attrs.frozen
@@ -30,6 +43,11 @@ class NextStep:
     def as_dict(self) -> dict[str, Any]:
         """Return it as a part of a problem in JSON."""
         return {"advice": self.advice, "next": list(self.commands)}
+
+    def lines(self, max_width: int) -> list[str]:
+        """Return it as lines for people: the advice, and below it the commands."""
+        commands = [line for each in self.commands for line in output.command_lines(each, max_width, "    ")]
+        return [*output.paragraph(self.advice, max_width, "  "), *commands]
 
 
 def next_step(problem: Problem, report: StatusReport, root: Path) -> NextStep:
@@ -60,11 +78,7 @@ def quote(word: str) -> str:
 
 
 def _damaged_master(_: Problem, __: StatusReport, root: Path) -> NextStep:
-    advice = (
-        "Stop mergers and readers, and restore your last good SNAPSHOT. Until then rows stay safe in the shards. "
-        "Without a snapshot: `edgeshard help operating`, 'A damaged master'."
-    )
-    return NextStep(advice, (command("restore", root, "SNAPSHOT"),))
+    return _restore(root)
 
 
 def _quarantined(problem: Problem, report: StatusReport, root: Path) -> NextStep:
@@ -89,26 +103,22 @@ def _blocked(problem: Problem, _: StatusReport, root: Path) -> NextStep:
     path = os.path.join(root, "shards", problem.shard)
     other = root.with_name(f"{root.name}-blocked") if root.name else Path("blocked")
     advice = (
-        "Correct the class in the agent, and let it write to a table with another name. Rows that are there already "
-        "can be merged into a store of their own. `edgeshard help tables` says more."
+        "Correct the class in the agent, and let it write to a table with another name (`edgeshard help tables`). Keep "
+        "the rows that are there in a store of their own, and move the shard away while its agent is stopped:"
     )
-    return NextStep(advice, (command("merge", other, "--from", path),))
+    return NextStep(advice, (command("init", other), command("merge", other, "--from", path), move_away(path)))
 
 
-def _missing(problem: Problem, _: StatusReport, root: Path) -> NextStep:
-    advice = "See where they are, and merge the database that has them. If none has them, accept that they are lost:"
-    agent = (f"--agent={problem.agent}",) if problem.agent else ()
-    return NextStep(advice, (command("verify", root), command("accept-loss", root, *agent, "--why", "REASON")))
+def _missing(_: Problem, __: StatusReport, root: Path) -> NextStep:
+    return NextStep("See where they are, and how to get them back or to accept the loss:", (command("verify", root),))
 
 
 def _missing_unnamed(_: Problem, __: StatusReport, root: Path) -> NextStep:
-    advice = "Merge what may have them: a replaced master (replaced-master-*.db), a hub, a newer snapshot."
-    return NextStep(advice, (command("merge", root, "--from", "DATABASE"), command("verify", root)))
+    return _merge_others(root)
 
 
 def _deleted_by_hand(_: Problem, __: StatusReport, root: Path) -> NextStep:
-    advice = "See which ones, and accept that they are gone. If that was a mistake, restore a snapshot instead."
-    return NextStep(advice, (command("verify", root), command("accept-loss", root, "--why", "REASON")))
+    return NextStep("See which ones, and how to accept that or to undo it:", (command("verify", root),))
 
 
 def _budget_full(_: Problem, report: StatusReport, root: Path) -> NextStep:
@@ -179,3 +189,114 @@ _STEPS: Final[dict[ProblemKind, Callable[[Problem, StatusReport, Path], NextStep
     "pending": _merge,
     "receipt-unconfirmed": _receipt,
 }
+
+
+# -- what verify found ------------------------------------------------------------------------------------------------
+
+
+#: Gaps of one finding for which a command is given; the table lists all of them.
+_GAPS_MAX: Final = 3
+
+
+@attrs.frozen
+class Finding:
+    """Something that `verify` found, and what to do about it.
+
+    Attributes:
+        kind: "damage", "deleted-by-hand", "missing-unnamed", or the cause of a loss: see `reports.Loss`.
+        text: what was found, in words.
+        step: what to do.
+    """
+
+    kind: str
+    text: str
+    step: NextStep
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as an item in JSON."""
+        return {"kind": self.kind, "text": self.text} | self.step.as_dict()
+
+
+def findings(report: VerifyReport, root: Path) -> list[Finding]:
+    """Return what `verify` found in the store in `root`; losses with the same cause are one finding."""
+    found = []
+    if report.errors:
+        found.append(Finding("damage", "the master is damaged, or contradicts itself", _restore(root)))
+    losses: dict[tuple[str, str, str], list[Gap]] = {}
+    for loss in report.losses:
+        losses.setdefault((loss.cause, loss.database, loss.kind), []).append(loss.gap)
+    for (cause, database, kind), gaps in losses.items():
+        rows, step = units.count(sum(map(len, gaps)), "row"), _loss_step(cause, database, kind, gaps, root)
+        found.append(Finding(cause, f"{rows} missing: {where(cause, database, kind)}", step))
+    if report.by_hand:
+        rows = units.count(sum(map(len, report.by_hand)), "row")
+        found.append(
+            Finding("deleted-by-hand", f"{rows} deleted from this master by hand", _accept(root, report.by_hand))
+        )
+    if report.unnamed:
+        found.append(Finding("missing-unnamed", report.unnamed, _merge_others(root)))
+    return found
+
+
+def where(cause: str, database: str, kind: str) -> str:
+    """Return where missing rows are."""
+    if cause == PEER:
+        what = "database" if kind == "edgeshard" else f"{printable(kind)} database"
+        return f"{what} {database} holds them"
+    if cause == PRUNED:
+        return f"master {database} pruned them"
+    if cause == OTHER_MASTER:
+        return f"master {database}"
+    return _WHERE[cause]
+
+
+_WHERE: Final = {
+    OLDER_MASTER: "this master held them before an older copy of it was restored",
+    REPLACED: "the replaced master",
+    UNKNOWN: "unknown",
+}
+
+
+def _restore(root: Path) -> NextStep:
+    advice = (
+        "Stop mergers and readers, and restore your last good SNAPSHOT. Until then rows stay safe in the shards. "
+        "Without a snapshot: `edgeshard help operating`, 'A damaged master'."
+    )
+    return NextStep(advice, (command("restore", root, "SNAPSHOT"),))
+
+
+def _merge_others(root: Path) -> NextStep:
+    advice = "Merge what may have them: a replaced master, a hub, a newer snapshot."
+    return NextStep(advice, (*_merges(root), command("merge", root, "--from", "DATABASE")))
+
+
+def _loss_step(cause: str, database: str, kind: str, gaps: Sequence[Gap], root: Path) -> NextStep:
+    accept = _accept(root, gaps).commands
+    if cause == PEER and kind != "edgeshard":
+        return NextStep("Nothing is lost: the rows are there, and need not come back. Accept that:", accept)
+    if cause in (PEER, OTHER_MASTER):
+        advice = f"Merge the store whose `edgeshard status` shows the id {database}, its snapshot, or a bundle of it:"
+        return NextStep(advice, (command("merge", root, "--from", "DATABASE"),))
+    if cause == PRUNED:
+        return NextStep("They were deleted by rule. Accept that:", accept)
+    if cause in (OLDER_MASTER, REPLACED):
+        advice = "Merge the master that was replaced, or a newer snapshot of it. Without any, accept the loss:"
+        merges = _merges(root) or (command("merge", root, "--from", "DATABASE"),)
+        return NextStep(advice, (*merges, *accept))
+    advice = "If status shows that their shard is quarantined, salvage it. If they are lost for good, accept that:"
+    return NextStep(advice, (command("status", root), *accept))
+
+
+def _accept(root: Path, gaps: Sequence[Gap]) -> NextStep:
+    """Return how to accept the loss of these rows, and of no others that are missing for another reason."""
+    advice = "Accept that they are gone. If that was a mistake, restore a snapshot, which has them."
+    commands = [
+        command("accept-loss", root, "--stream", gap.stream, "--seqs", f"{gap.first}-{gap.last}", "--why", "REASON")
+        for gap in gaps[:_GAPS_MAX]
+    ]
+    return NextStep(advice, tuple(commands))
+
+
+def _merges(root: Path) -> tuple[str, ...]:
+    """Return a command for each replaced master that is in the store's folder."""
+    return tuple(command("merge", root, "--from", str(path)) for path in sorted(root.glob("replaced-master-*.db")))

@@ -192,7 +192,7 @@ class Progress:
         """Show the progress."""
         if time.monotonic() - self._began > 1.0:
             self._shown = True
-            print(f"\r{done} of {to_do} {self._what}", end="", file=sys.stderr, flush=True)
+            print(f"\r{done:,} of {to_do:,} {self._what}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """End the line."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from collections.abc import Callable
 
+from edgeshard import units
 from edgeshard.cli import arguments, confirm, exits, once, output
 from edgeshard.reports import PruneReport
-from edgeshard.store import PruneRule, Store
+from edgeshard.store import PruneRule, Store, shorten_text
 
 SUMMARY = "Delete old rows from a store's master by rule, for good, while writers and mergers work."
 
@@ -34,7 +36,7 @@ a terminal it asks before it deletes anything, unless --yes is given.
 
 examples:
   %(prog)s data --deletions-older-than 90d
-  %(prog)s data --older-than 30d --dry-run        what would be deleted?
+  %(prog)s data --older-than 30d --dry-run        what would be deleted of which table, and what would that free?
   %(prog)s data --keep-rows 1000000 --table reading
   15 3 * * *  %(prog)s /srv/data --older-than 30d --max-bytes 2G -q     in a crontab
   %(prog)s data --table reading --drop-table      another agent declares it with other types, and is right
@@ -100,7 +102,32 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
 
-    return once.run(options, prune, counted="rows pruned")
+    return once.run(options, prune, counted="rows pruned", text=_text)
+
+
+def _text(report: PruneReport) -> str:
+    if not report.tables:
+        return str(report)
+    return "\n".join([*output.paragraph(str(report), output.columns()), _table(report)])
+
+
+def _table(report: PruneReport) -> str:
+    """Draw what a dry run would delete of each table."""
+    cells = {
+        "rows": [f"{table.rows:,}" for table in report.tables],
+        "oldest": [_day(table.oldest_at) for table in report.tables],
+        "newest": [_day(table.newest_at) for table in report.tables],
+        "frees": [units.size(table.freed_bytes) for table in report.tables],
+    }
+    width = output.columns()
+    room = output.room_for_names([max(map(len, (name, *texts))) for name, texts in cells.items()], width)
+    names = [shorten_text(output.text(table.name), max(10, room)) for table in report.tables]
+    rows = zip(names, *(output.aligned(name, texts) for name, texts in cells.items()), strict=True)
+    return output.table(("table", *cells), [list(row) for row in rows], width).rstrip("\n")
+
+
+def _day(at: datetime.datetime | None) -> str:
+    return "?" if at is None else at.strftime("%Y-%m-%d")
 
 
 def _question(options: argparse.Namespace, rule: PruneRule, store: Store) -> str:

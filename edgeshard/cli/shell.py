@@ -14,7 +14,7 @@ SUMMARY = "Open an SQL shell on a store's master, which it only reads; interacti
 
 _EPILOG = """\
 This is apsw's shell, much like sqlite3's: .help lists the commands, .mode the output formats, .exit leaves.
-.tables lists the record tables and their views, .shards the store's shards.
+.tables lists the record tables with their rows and columns, .shards the store's shards.
 
 examples:
   %(prog)s data

@@ -6,6 +6,7 @@ import argparse
 import datetime
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -50,8 +51,11 @@ exit codes:
 
 _CLEAR = "\x1b[H\x1b[2J"
 
-#: Problems that are listed in a pipe, and shards that are listed on a terminal at least.
-_PROBLEMS_MAX, _SHARDS_MIN = 10, 10
+#: Problems of one kind that are listed; as many shards may have the same as there are.
+_SAME_MAX = 3
+
+#: Shards that are listed on a terminal, unless it is drawn again and again.
+_SHARDS_MIN = 10
 
 #: The fewest columns for the name of an agent, or a file.
 _NAME_MIN = 16
@@ -144,12 +148,17 @@ def _lines(report: StatusReport, root: Path, *, is_screen: bool) -> list[str]:
     """
     width = output.columns()
     head = _verdict(report, width)
-    blocks = [_problem(problem, report, root, width) for problem in report.problems]
+    blocks = _problems(report, root, width)
     totals = _totals(report, root, width)
     if not sys.stdout.isatty():
-        return [*head, *_first_blocks(blocks, None), *_shards(report, len(report.shards), width), *totals]
+        return [
+            *head,
+            *_first_blocks(blocks, len(report.problems), None),
+            *_shards(report, len(report.shards), width),
+            *totals,
+        ]
     free = output.height() - len(head) - len(totals) - 1
-    problems = _first_blocks(blocks, max(1, free // 2) if is_screen else None)
+    problems = _first_blocks(blocks, len(report.problems), max(1, free // 2) if is_screen else None)
     table_lines = 6  # its frame and header, and how many more there are, with an empty line before it
     shown = max(1 if is_screen else _SHARDS_MIN, free - len(problems) - table_lines)
     lines = [*head, *problems, *_shards(report, shown, width), *totals]
@@ -161,27 +170,40 @@ def _verdict(report: StatusReport, width: int) -> list[str]:
     return [output.coloured(line, report.verdict) for line in (first, *more)]
 
 
+def _problems(report: StatusReport, root: Path, width: int) -> list[list[str]]:
+    """Return the lines of each problem: red ones first, and of these the first of each kind before the second."""
+    counts: Counter[str] = Counter()
+    ranked = []
+    for problem in report.problems:
+        counts[problem.kind] += 1
+        if counts[problem.kind] <= _SAME_MAX:
+            ranked.append((problem.level != "red", counts[problem.kind], problem))
+    ranked.sort(key=lambda item: item[:2])
+    return [_problem(problem, report, root, width) for _, _, problem in ranked]
+
+
 def _problem(problem: Problem, report: StatusReport, root: Path, width: int) -> list[str]:
-    step = next_steps.next_step(problem, report, root)
     first, *more = output.paragraph(f"{problem.level}: {problem.text}", width, "  ", "")
     colon = len(problem.level) + 1
     return [
         "",
         output.coloured(first[:colon], problem.level) + first[colon:],
         *more,
-        *output.paragraph(step.advice, width, "  "),
-        *(line for command in step.commands for line in output.command_lines(command, width, "    ")),
+        *next_steps.next_step(problem, report, root).lines(width),
     ]
 
 
-def _first_blocks(blocks: Sequence[Sequence[str]], max_lines: int | None) -> list[str]:
-    """Return the lines of the first problems, as many as fit, and how many more there are."""
+def _first_blocks(blocks: Sequence[Sequence[str]], count: int, max_lines: int | None) -> list[str]:
+    """Return the lines of the first problems, as many as fit, and how many more there are of all."""
     lines: list[str] = []
-    for number, block in enumerate(blocks):
-        if number >= _PROBLEMS_MAX or (max_lines is not None and len(lines) + len(block) > max_lines):
-            return [*lines, "", f"and {units.count(len(blocks) - number, 'more problem')}; --json has all"]
+    shown = 0
+    for block in blocks:
+        if max_lines is not None and len(lines) + len(block) > max_lines:
+            break
         lines += block
-    return lines
+        shown += 1
+    more = ["", f"and {units.count(count - shown, 'more problem')}; --json has all"] if shown < count else []
+    return [*lines, *more]
 
 
 # -- shards -----------------------------------------------------------------------------------------------------------
@@ -330,7 +352,8 @@ def _written(stats: WriteStats) -> str:
 
 
 def _budget(found: BudgetStatus) -> str:
-    text = f"{units.size(found.used_bytes)} of {units.size(found.limit_bytes)} used"
+    part = f" ({found.used_bytes / found.limit_bytes:.0%})" if found.limit_bytes > 0 else ""
+    text = f"{units.size(found.used_bytes)} of {units.size(found.limit_bytes)} used{part}"
     if found.limit_bytes < found.max_bytes:
         text += f", which is all that the disk has (the budget is {units.size(found.max_bytes)})"
     dropped = f", {units.count(found.dropped_rows, 'row')} dropped" if found.dropped_rows else ""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from edgeshard.cli import arguments, exits, output
+from edgeshard.cli import arguments, exits, next_steps, output
 from edgeshard.errors import DamagedError, printable
-from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, REPLACED, UNKNOWN, Gap, Loss, VerifyReport
+from edgeshard.reports import Gap, Loss, VerifyReport
 from edgeshard.store import Store
 
 SUMMARY = "Check a store's master: SQLite's integrity, every row against its address, and which rows are missing."
 
 _EPILOG = """\
 It checks the address of every row of the master, and changes none. --deep also reads every value and each index.
-Writers and mergers may work meanwhile. If the master is damaged, merges refuse it from then on, and leave the rows in
+Writers and mergers may work meanwhile. What it finds is followed by what to do, as commands to paste (in JSON:
+"findings", with "advice" and "next"). If the master is damaged, merges refuse it from then on, and leave the rows in
 the shards, until a verify finds it sound or a snapshot is restored.
 
 examples:
@@ -32,11 +34,6 @@ exit codes:
 
 _COLUMNS = ("agent", "stream", "first missing", "last missing", "rows", "where they are")
 
-_WHERE = {
-    OLDER_MASTER: "this master held them before an older copy of it was restored",
-    REPLACED: "the replaced master",
-    UNKNOWN: "unknown",
-}
 _BY_HAND = "deleted from this master by hand"
 
 
@@ -53,7 +50,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check the master, and report what was found."""
     report = _verify(arguments.store_with_master(options), deep=options.deep)
-    output.print_report(report, _text(report), as_json=options.json, quiet=options.quiet and report.ok)
+    root = Path(options.root)
+    if options.json:
+        found = [finding.as_dict() for finding in next_steps.findings(report, root.resolve())]
+        print(output.to_json(report.as_dict() | {"findings": found}))
+    elif not (options.quiet and report.ok):
+        print(_text(report, root))
     if report.errors:
         return exits.DATA_ERROR
     return exits.report_code(complete=report.ok)
@@ -66,17 +68,23 @@ def _verify(store: Store, *, deep: bool) -> VerifyReport:
         return VerifyReport(0, 0, (str(error),), ())
 
 
-def _text(report: VerifyReport) -> str:
+def _text(report: VerifyReport, root: Path) -> str:
     errors = [printable(f"error: {error}") for error in report.errors]
-    rows = [_row(loss.gap, _where(loss)) for loss in report.losses]
+    rows = [_row(loss.gap, next_steps.where(loss.cause, loss.database, loss.kind)) for loss in report.losses]
     rows += [_row(gap, _BY_HAND) for gap in report.by_hand]
     rows += [_row(each.gap, printable(f"written off on {each.at[:10]}: {each.why}")) for each in report.accepted]
-    return "\n".join([str(report), *errors, *_table(rows)])
+    width = output.columns()
+    steps = [line for finding in next_steps.findings(report, root) for line in _finding(finding, width)]
+    return "\n".join([str(report), *errors, *_table(rows), *steps])
+
+
+def _finding(finding: next_steps.Finding, width: int) -> list[str]:
+    return ["", *output.paragraph(finding.text, width, "  ", ""), *finding.step.lines(width)]
 
 
 def missing_rows(losses: Sequence[Loss]) -> list[str]:
     """Return the lines of a table of missing rows; [] if none are missing."""
-    return _table([_row(loss.gap, _where(loss)) for loss in losses])
+    return _table([_row(loss.gap, next_steps.where(loss.cause, loss.database, loss.kind)) for loss in losses])
 
 
 def _table(rows: list[list[str | int]]) -> list[str]:
@@ -85,12 +93,3 @@ def _table(rows: list[list[str | int]]) -> list[str]:
 
 def _row(gap: Gap, where: str) -> list[str | int]:
     return [printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), where]
-
-
-def _where(loss: Loss) -> str:
-    if loss.cause == PEER:
-        what = "database" if loss.kind == "edgeshard" else f"{printable(loss.kind)} database"
-        return f"{what} {loss.database} holds them"
-    if loss.cause == PRUNED:
-        return f"master {loss.database} pruned them"
-    return f"master {loss.database}" if loss.cause == OTHER_MASTER else _WHERE[loss.cause]

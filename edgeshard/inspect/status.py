@@ -170,10 +170,8 @@ def _merged_at(connection: Connection, view: MasterView, at: datetime.datetime) 
 
     Times after `at` are those of a clock that was wrong, and say nothing.
     """
-    arrived_s = arrivals.latest(connection)
-    arrived = () if arrived_s is None else (datetime.datetime.fromtimestamp(arrived_s, datetime.UTC),)
-    times = [time for time in (*arrived, *view.merged_at.values()) if time is not None]
-    return max((time for time in times if time <= at), default=None)
+    times = (arrivals.latest(connection), *view.merged_at.values())
+    return max((time for time in times if time is not None and time <= at), default=None)
 
 
 def _peers(connection: Connection) -> Iterator[PeerStatus]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 
 from edgeshard import format, sqlite
@@ -41,8 +40,8 @@ def describe(connection: Connection, *, internal: bool) -> TablesReport:
                 _sql(connection, name),
                 sum(count for _, count, _, _ in counts),
                 len({agents.get(number, number) for number, *_ in counts}),
-                _arrival(connection, min(ids)) if ids else None,
-                _arrival(connection, max(ids)) if ids else None,
+                arrivals.time_of_row(connection, min(ids)) if ids else None,
+                arrivals.time_of_row(connection, max(ids)) if ids else None,
                 _bytes(connection, name, indexes.get(name, [])),
             )
         )
@@ -78,8 +77,3 @@ def _sql(connection: Connection, table: str) -> tuple[str, ...]:
 
 def _bytes(connection: Connection, table: str, indexes: list[str]) -> int | None:
     return sqlite.tree_bytes(connection, [table, *indexes]) if sqlite.has_statistics() else None
-
-
-def _arrival(connection: Connection, row_id: int) -> datetime.datetime | None:
-    found = arrivals.of_row(connection, row_id)
-    return None if found is None else datetime.datetime.fromtimestamp(found, datetime.UTC)

@@ -11,6 +11,7 @@ the transaction that brings rows, at most once a minute. The times are those of 
 
 from __future__ import annotations
 
+import datetime
 from typing import Final
 
 from edgeshard import sqlite
@@ -81,17 +82,19 @@ def oldest_since(connection: Connection, since_s: float) -> int | None:
     return found
 
 
-def of_row(connection: Connection, row_id: int) -> int | None:
-    """Return when the row with this id arrived, to the minute, in seconds since 1970, or None if that is unknown."""
+def time_of_row(connection: Connection, row_id: int) -> datetime.datetime | None:
+    """Return when the row with this id arrived, to the minute, or None if that is unknown."""
     sql = "SELECT at FROM main._edgeshard_arrivals WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
-    found: int | None = sqlite.scalar(connection, sql, (row_id,))
-    return found
+    return _time(sqlite.scalar(connection, sql, (row_id,)))
 
 
-def latest(connection: Connection) -> int | None:
-    """Return the last recorded arrival, in seconds since 1970, or None. Rows may have arrived up to a minute later."""
-    found: int | None = sqlite.scalar(connection, "SELECT max(at) FROM main._edgeshard_arrivals")
-    return found
+def latest(connection: Connection) -> datetime.datetime | None:
+    """Return the last recorded arrival, or None. Rows may have arrived up to a minute later."""
+    return _time(sqlite.scalar(connection, "SELECT max(at) FROM main._edgeshard_arrivals"))
+
+
+def _time(seconds: int | None) -> datetime.datetime | None:
+    return None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 def forget_before(connection: Connection, first_id: int) -> bool:

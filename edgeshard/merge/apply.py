@@ -520,7 +520,8 @@ def _copy_block(
             if origin.is_shard
             else "if somebody deleted rows from it by hand, Store.merge and Store.verify in its own store record that"
         )
-        cause = f"it should have {len(block)} rows for seqs {block.first} to {block.last} of a stream, but has {found}"
+        expected = units.count(len(block), "row")
+        cause = f"it should have {expected} for seqs {block.first} to {block.last} of a stream, but has {found}"
         raise SourceLacksRowsError("merge", origin.path, f"{cause}; {advice}")
     superseded.add(connection, stream_no, len(block) - copied)
     source_streams.ensure_transactions(connection, origin, block)

@@ -420,10 +420,9 @@ class MergeQuota:
         report = prune.prune(self._path, wanted, should_stop=self._should_stop)
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
-            text = "dropped the %d oldest rows of %s from %s, to stay within the disk budget"
-            logger.warning(
-                text, report.rows, which, self._path, extra=fields(store=self._root, rows=report.rows, state="dropped")
-            )
+            text = "dropped %s of %s from %s, the oldest first, to stay within the disk budget"
+            extra = fields(store=self._root, rows=report.rows, state="dropped")
+            logger.warning(text, units.count(report.rows, "row"), which, self._path, extra=extra)
         self.dropped += report.rows
         self.forgotten_streams += report.forgotten_streams
 

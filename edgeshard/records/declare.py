@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard import format
+from edgeshard import format, units
 from edgeshard.errors import TableError
 from edgeshard.records import field_types, forms, keys, limits, names
 from edgeshard.records.columns import Column, Table
@@ -340,7 +340,7 @@ def deletion(cls: type, values: tuple[Any, ...]) -> Any:
     fields = attrs.fields(deletion_class)
     if len(values) != len(fields):
         columns = ", ".join(field.name for field in fields)
-        cause = f"the key of {cls.__name__} is ({columns}), but {len(values)} values were given"
+        cause = f"the key of {cls.__name__} is ({columns}), but got {units.count(len(values), 'value')}"
         raise TableError("delete", "", cause)
     return deletion_class(*values)
 

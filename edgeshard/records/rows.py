@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, SupportsIndex, TypeVar, overload
 
-from edgeshard import display
+from edgeshard import display, units
 
 _Self = TypeVar("_Self", bound="Row")
 
@@ -84,7 +84,9 @@ class Row(tuple[Any, ...]):
         """Return a row with the same columns and these values."""
         row = _new(cls, values)
         if len(row) != len(cls._fields):
-            raise TypeError(f"the row has {len(cls._fields)} columns, and {len(row)} values were given")
+            raise TypeError(
+                f"the row has {units.count(len(cls._fields), 'column')}, but got {units.count(len(row), 'value')}"
+            )
         return row
 
     def _replace(self: _Self, **values: Any) -> _Self:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.files import paths
 from edgeshard.format.ranges import size
 from edgeshard.log_fields import fields
@@ -129,10 +129,11 @@ def forget(run: PruneRun, limit_bytes: int | None) -> None:
     run.progress.forgotten += forgotten
     if beyond and not run.dry_run:
         text = (
-            "%s has forgotten %d streams of which all rows were pruned, the oldest ones: the disk budget has space for "
-            "%d. A copy of a shard or a master that is as old as they are could bring their rows back"
+            "%s has forgotten %s of which all rows were pruned, the oldest first: the disk budget has space for "
+            "%s. A copy of a shard or a master that is as old as they are could bring their rows back"
         )
-        logger.warning(text, run.path, forgotten, max_streams(limit_bytes or 0), extra=fields(file=run.path))
+        kept = units.count(max_streams(limit_bytes or 0), "such stream")
+        logger.warning(text, run.path, units.count(forgotten, "stream"), kept, extra=fields(file=run.path))
 
 
 def max_streams(limit_bytes: int) -> int:

@@ -26,6 +26,21 @@ class HoldReasons:
 
 
 @attrs.define
+class PrunedRows:
+    """Rows of a table that a dry run would delete.
+
+    Attributes:
+        rows: how many.
+        first_id: the lowest of their ids, which is that of the oldest one.
+        last_id: the highest.
+    """
+
+    rows: int
+    first_id: int
+    last_id: int
+
+
+@attrs.define
 class PruneProgress:
     """What a prune has done so far.
 
@@ -39,6 +54,7 @@ class PruneProgress:
         forgotten: retired streams that were forgotten.
         unconfirmed: rows that would be too old if the jumps of the clock were confirmed.
         hold_reasons: why tombstones stay.
+        tables: of a dry run, the rows that it would delete, by table.
         expected_rows: an estimate of how many rows will be deleted in all; kept only for the callback.
     """
 
@@ -52,11 +68,18 @@ class PruneProgress:
     unconfirmed: int = 0
     hold_reasons: HoldReasons = attrs.Factory(HoldReasons)
     expected_rows: int = 0
+    tables: dict[str, PrunedRows] = attrs.Factory(dict)
 
     @property
     def rows(self) -> int:
         """How many rows were deleted."""
         return sum(self.by_reason.values())
+
+    def add_to_table(self, table: str, rows: int, first_id: int, last_id: int) -> None:
+        """Count rows of a table that a dry run would delete."""
+        found = self.tables.setdefault(table, PrunedRows(0, first_id, last_id))
+        found.rows += rows
+        found.first_id, found.last_id = min(found.first_id, first_id), max(found.last_id, last_id)
 
     def add(self, reason: str, batch: PruneBatch) -> None:
         """Count what one transaction did for a rule."""

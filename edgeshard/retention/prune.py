@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -17,7 +17,7 @@ from edgeshard.budget import policy, reserve, usage
 from edgeshard.budget.policy import Budget
 from edgeshard.master import arrivals, catalog, database, extents, identity, receipts, store_clock
 from edgeshard.master.write_stats import Meter
-from edgeshard.reports import PruneReport
+from edgeshard.reports import PrunableTable, PruneReport
 from edgeshard.retention import bookkeeping, by_hand, drop_table, refresh, row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
@@ -186,6 +186,7 @@ def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
     wal_bytes = sizes.wal_bytes(run.path)
     return PruneReport(
         rows=progress.rows,
+        tables=tuple(_prunable(run)),
         by_reason=dict(progress.by_reason),
         kept_back=progress.kept_back,
         tombstones_behind=progress.behind,
@@ -206,6 +207,19 @@ def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
         dry_run=run.dry_run,
         stopped=run.stopped,
     )
+
+
+def _prunable(run: PruneRun) -> Iterator[PrunableTable]:
+    """Yield what a dry run would delete of each table. The size is the rows' part of that of the table."""
+    connection = run.connection
+    indexes = sqlite.index_names(connection)
+    for name, found in sorted(run.progress.tables.items()):
+        rows, freed_bytes = found.rows, found.rows * run.row_bytes
+        if sqlite.has_statistics():
+            total = sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}")
+            freed_bytes = sqlite.tree_bytes(connection, [name, *indexes.get(name, ())]) * rows / max(1, total)
+        oldest, newest = (arrivals.time_of_row(connection, row_id) for row_id in (found.first_id, found.last_id))
+        yield PrunableTable(name, rows, oldest, newest, int(freed_bytes))
 
 
 def _awaiting(run: PruneRun) -> tuple[str, ...]:

@@ -136,6 +136,8 @@ def _prune_window(
         if batch is not None and batch.rows and not run.dry_run:
             delete(connection, scope, batch, reason)
         else:
+            if batch is not None and run.dry_run:
+                _count_by_table(run, scope, batch)
             connection.execute("ROLLBACK")
     took_s = time.monotonic() - began
     run.pace.adapt(batch, took_s, sqlite.wal_pages_written(connection) - logged_before)
@@ -144,6 +146,15 @@ def _prune_window(
         if not run.dry_run:
             pause(took_s)
     return batch
+
+
+def _count_by_table(run: PruneRun, scope: Scope, batch: PruneBatch) -> None:
+    for name in scope.tables or catalog.record_tables(run.connection):
+        sql = f"SELECT count(*), min(_id), max(_id) FROM {quote(name)} WHERE _id BETWEEN ? AND ?"
+        for ids in batch.ids:
+            rows, first_id, last_id = sqlite.fetch(run.connection, sql, (ids.first, ids.last))[0]
+            if rows:
+                run.progress.add_to_table(name, rows, first_id, last_id)
 
 
 def _skip_streams(connection: Connection, stream_nos: Iterable[int], position: int) -> int:

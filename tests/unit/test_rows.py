@@ -114,7 +114,7 @@ def test_a_row_does_what_libraries_do_with_named_tuples() -> None:
     assert {"row": (0, 1)} == dataclasses.asdict(Holder(row))
     assert ("b", 7) == (row._fields[1], row._replace(b=7).b)
     assert (5, 6) == type(row)._make([5, 6]) == type(row)(5, 6)
-    with pytest.raises(TypeError, match="2 columns, and 1 values"):
+    with pytest.raises(TypeError, match="2 columns, but got 1 value"):
         type(row)._make([5])
     with pytest.raises(ValueError, match="no column 'c'"):
         row._replace(c=1)

@@ -24,17 +24,18 @@ import edgeshard
 from edgeshard import units
 from edgeshard.cli import main
 from tests.support.forms import others_slow, short_and_full
-from tests.support.processes import command, merge_command, paused, python, sql
+from tests.support.processes import command, merge_command, paused, python, sql, unwrapped
 from tests.support.project import PROJECT
 from tests.support.records import NOON, Reading
 from tests.support.stores import new_store, shard_path
 from tests.support.terminals import on_terminal, read_all
 
 READERS = [
-    ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"], ["clock"],
+    ["verify"], ["tables"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
+    ["clock"],
 ]  # fmt: skip
 VERBS = [
-    "init", "write", "merge", "status", "verify", "query", "shell", "snapshot", "restore", "export", "ranges", "receipt", "salvage",
+    "init", "write", "merge", "status", "tables", "verify", "query", "shell", "snapshot", "restore", "export", "ranges", "receipt", "salvage",
     "clock",
 ]  # fmt: skip
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
@@ -237,7 +238,7 @@ def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     found = {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "database": database, "pruned": {}}
     gone = ("superseded", "collected", "pruned", "erased", "by_hand", "written_off", "pending", "missing")
     states = dict.fromkeys(gone, 0) | {"present": 4, "total": 4}
-    found |= {"by_hand": [], "accepted": [], "unnamed": ""}
+    found |= {"by_hand": [], "accepted": [], "unnamed": "", "findings": []}
     assert {**found, "states": states, "ok": True} == report
     assert 0 == command("verify", merged.root, "--deep").returncode
 
@@ -255,7 +256,11 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
         (hub.master_path, "stream_id", "_edgeshard_streams"), (merged.master_path, "database_id", "_edgeshard_database")
     )]  # fmt: skip
     assert ["agent", ids[0], "1", "4", "4", f"master {ids[1]}"] == row
+    assert f"the id {ids[1]}" in unwrapped(done.stdout)
+    assert f" edgeshard merge {hub.root} --from DATABASE" in unwrapped(done.stdout)
     done = command("verify", hub.root, "--json")
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert ("another master", [f"edgeshard merge {hub.root} --from DATABASE"]) == (finding["kind"], finding["next"])
     assert (3, [1, 4]) == (done.returncode, [json.loads(done.stdout)["gaps"][0][key] for key in ("first", "last")])
 
 
@@ -742,5 +747,5 @@ def test_the_progress_of_a_snapshot_is_shown_on_a_terminal_where_it_is_long(
     shown = read_all(ours)
     os.close(ours)
     assert 0 == done.returncode
-    assert "\r1000 of " in shown
+    assert "\r1,000 of " in shown
     assert shown.endswith(" pages copied\r\n")

@@ -417,7 +417,7 @@ def test_gaps_are_counted_and_exit_3(store: edgeshard.Store, tmp_path: Path) -> 
         done.stderr,
         "red: 3 rows missing in 1 gap: rows 1 to 3 of stream " in unwrapped(done.stdout),
     )
-    assert f"edgeshard accept-loss {hub.root} --agent=agent --why REASON" in unwrapped(done.stdout)
+    assert f" edgeshard verify {hub.root} " in unwrapped(done.stdout)
     assert 3 == command("status", hub.root, "--json").returncode
 
 

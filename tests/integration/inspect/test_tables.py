@@ -17,9 +17,9 @@ from tests.support.records import NOON, Reading
 @pytest.fixture
 def filled(store: edgeshard.Store) -> edgeshard.Store:
     """A store with 1,200 readings of two agents, and a dict."""
-    for agent in ("boiler", "pump"):
+    for agent in ("boiler", "pump", "boiler"):
         with store.shard(agent) as shard:
-            shard.write_many(Reading("inlet", 71.5, NOON) for _ in range(600))
+            shard.write_many(Reading("inlet", 71.5, NOON) for _ in range(400))
     with store.shard("pump") as shard:
         shard.write({"n": 1})
     store.merge()

@@ -179,7 +179,7 @@ def test_a_key_that_cannot_be_is_refused_as_it_is_first_used(
 def test_a_deletion_needs_a_key_and_a_rule_that_knows_deletions(shard: edgeshard.Shard) -> None:
     with pytest.raises(TableError, match="Reading has no key"):
         shard.delete(Reading, "inlet")
-    with pytest.raises(TableError, match=r"the key of Lww is \(row, col\), but 1 values were given"):
+    with pytest.raises(TableError, match=r"the key of Lww is \(row, col\), but got 1 value"):
         shard.delete(Lww, "p")
     with pytest.raises(TableError, match="First has conflict='first'"):
         shard.delete(First, "p", 1)

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import edgeshard
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.cli import main
 from edgeshard.master import retired
 from edgeshard.master.clock_trust import TrustedClock
@@ -417,7 +417,7 @@ def test_beyond_its_part_of_the_budget_the_oldest_streams_are_forgotten(
     report = store.prune(keep_rows=1)
     assert streams + report.retired_streams - report.forgotten_streams == retired_streams(store)
     assert 60 < retired_streams(store) <= 70
-    assert f"has forgotten {report.forgotten_streams} streams" in caplog.text
+    assert f"has forgotten {units.count(report.forgotten_streams, 'stream')} of which" in caplog.text
     assert store.verify().ok
     assert before & set(store.query("SELECT stream_id FROM _edgeshard_retired"))
     (oldest,) = store.query("SELECT min(group_no) AS number FROM _edgeshard_retirements")

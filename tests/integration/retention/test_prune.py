@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 import edgeshard
-from edgeshard import sqlite
+from edgeshard import cli, sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, StorageBusyError
 from edgeshard.format.ranges import Range
 from edgeshard.master import arrivals, database
@@ -540,6 +540,41 @@ def test_a_dry_run_of_a_size_comes_near(store: edgeshard.Store) -> None:
     assert before == files_of(store)
     done = store.prune(max_bytes="2M")
     assert (True, True) == (told.fits, abs(told.rows - done.rows) < 0.1 * done.rows)
+
+
+def test_a_dry_run_names_tables_their_oldest_and_newest_rows_and_the_bytes_to_be_freed(
+    store: edgeshard.Store, clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began_s = clock.now_s
+    for _ in range(3):
+        with store.shard("a") as shard:
+            shard.write_many(Reading("inlet", 71.5, NOON) for _ in range(1_000))
+            shard.write({"n": 1})
+        store.merge()
+        clock.now_s += DAY_S
+    size_bytes = {table.name: table.size_bytes or 0 for table in store.tables().tables}
+    told = store.prune(keep_rows=1_001, dry_run=True)
+    data, reading = told.tables
+    assert (("agent_data", 2), ("reading", 2_000)) == ((data.name, data.rows), (reading.name, reading.rows))
+    assert reading.oldest_at is not None
+    assert reading.newest_at is not None
+    assert abs(reading.oldest_at.timestamp() - began_s) < 60
+    assert DAY_S == (reading.newest_at - reading.oldest_at).total_seconds()
+    assert [size_bytes["agent_data"] * 2 // 3, size_bytes["reading"] * 2 // 3] == [
+        data.freed_bytes,
+        reading.freed_bytes,
+    ]
+    assert ", about " in str(told)
+    for columns in (40, 60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert 0 == cli.main(["prune", str(store.root), "--keep-rows", "1001", "--dry-run"])
+        shown = capsys.readouterr().out
+        assert shown.startswith("would prune 2,002 rows, in ")
+        assert columns >= max(map(len, shown.splitlines()))
+    assert any(line.startswith("│ reading") and "│ 2,000 │ " in line for line in shown.splitlines())
+    done = command("prune", store.root, "--keep-rows", "1001", "--dry-run", "--json")
+    assert (0, told.as_dict()["tables"]) == (done.returncode, json.loads(done.stdout)["tables"])
+    assert () == store.prune(keep_rows=1_001).tables
 
 
 # -- masters that are empty, missing, damaged or busy ----------------------------------------------------------------

@@ -60,7 +60,7 @@ CALLS: dict[str, tuple[Call, type[EdgeshardError], str]] = {
     "table, name=5": (lambda *_: table(name=5), TableError, '@edgeshard.table(name="readings")'),
     "delete of a name": (lambda _, shard: shard.delete("r", 1), TableError, "shard.delete(Setting, key)"),
     "delete of an instance": (lambda _, shard: shard.delete(Setting("a")), TableError, "shard.delete(Setting, key)"),
-    "delete without a key": (lambda _, shard: shard.delete(Setting), TableError, "(name), but 0 values"),
+    "delete without a key": (lambda _, shard: shard.delete(Setting), TableError, "(name), but got 0 values"),
     "delete of a log": (lambda _, shard: shard.delete(Reading, 1), TableError, "@edgeshard.table(key=...)"),
     "write_many of a dict": (lambda _, shard: shard.write_many({"n": 1}), RecordError, "shard.write_many([record])"),
     "write_many of a text": (lambda _, shard: shard.write_many("text"), RecordError, "shard.write_many([record])"),
