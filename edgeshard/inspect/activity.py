@@ -63,7 +63,7 @@ def _arrivals(connection: Connection) -> tuple[Arrivals, Arrivals] | tuple[None,
     if last is None:
         return None, None
     # arrivals never go back, even if the clock does
-    now = max(last, int(store_clock.now(connection).latest_s))
+    now = max(int(last.timestamp()), int(store_clock.now(connection).latest_s))
     hour_began = _next(now, _FINE_S) - _HOUR_S
     day_began = _next(now, _COARSE_S) - _DAY_S
     agents = {number: agent for number, agent, _ in streams.last_seqs(connection)}
