@@ -23,6 +23,7 @@ from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
 from edgeshard.inspect import query, status, verify
+from edgeshard.log_fields import fields
 from edgeshard.master import database
 from edgeshard.master import receipts as master_receipts
 from edgeshard.master.reading import OnError
@@ -39,6 +40,7 @@ from edgeshard.records.rows import Rows
 from edgeshard.records.scalars import number_or_text
 from edgeshard.reports import (
     AcceptLossReport,
+    Activity,
     BadLine,
     ClockReport,
     EraseReport,
@@ -369,6 +371,16 @@ class Store:
         self.ensure_exists()
         database.ensure_exists(self.master_path, action)
 
+    def disk_budget(self) -> Budget | None:
+        """Return the disk budget, or None if the store has none; `status` says how much of it is used.
+
+        Raises:
+            ConfigurationError: there is no such store, or the saved budget is not valid.
+            StorageError: it cannot be read.
+        """
+        self.ensure_exists()
+        return self._budget or usage.load_budget(self.root)
+
     def _save_budget(self) -> None:
         if self._budget is not None:
             usage.save_budget(self.root, self._budget)
@@ -459,7 +471,9 @@ class Store:
             stopping.set()
             await await_end(merging)
             if (error := merging.exception()) is not None:
-                logger.warning("a merge that was cancelled failed: %s", error)
+                logger.warning(
+                    "a merge that was cancelled failed: %s", error, extra=fields(store=self.root, error=error)
+                )
             raise
 
     def merge_now(self) -> None:
@@ -726,6 +740,21 @@ class Store:
         """
         self.ensure_exists()
         return status.status(self.root)
+
+    def activity(self) -> Activity:
+        """Report what happened lately: rows that arrived by agent and time, and bytes written per day.
+
+        Only what the store records anyway is read, and no row: this takes about a second per million blocks
+        (`_edgeshard_blocks`) of the last day. Times are exact to the minute.
+
+        Raises:
+            DamagedError: the master is damaged.
+            StorageError: the master or the folder cannot be read.
+        """
+        from edgeshard.inspect import activity  # needed rarely
+
+        self.ensure_exists()
+        return activity.activity(self.root)
 
     def tables(self, *, internal: bool = False) -> TablesReport:
         """Report on each record table of the master: rows, agents, arrivals, size, columns with their types, and SQL.

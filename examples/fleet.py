@@ -261,6 +261,7 @@ def main() -> int:
     parser.add_argument("--postgres", metavar="DSN", help="a database to push into (default: a temporary server)")
     options = parser.parse_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="edgeshard-fleet-")).absolute()
+    print(f"the stores are in {folder}")
     try:
         with postgres(options.postgres) as dsn:
             return run(folder, options.rows, dsn)

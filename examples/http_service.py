@@ -53,7 +53,8 @@ def application(folder: str) -> web.Application:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", default=tempfile.mkdtemp(prefix="edgeshard-http-"))
+    parser.add_argument("folder", nargs="?")
     parser.add_argument("--port", type=int, default=8080)
     options = parser.parse_args()
-    web.run_app(application(options.folder), host="127.0.0.1", port=options.port)
+    print("the store is", folder := options.folder or tempfile.mkdtemp(prefix="edgeshard-http-"), flush=True)
+    web.run_app(application(folder), host="127.0.0.1", port=options.port)

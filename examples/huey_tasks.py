@@ -17,7 +17,7 @@ from huey import SqliteHuey
 import edgeshard
 
 if "TASKS_FOLDER" not in os.environ:  # the consumer gets it from this program
-    os.environ["TASKS_FOLDER"] = os.path.abspath([*sys.argv, tempfile.mkdtemp(prefix="edgeshard-huey-")][1])
+    os.environ["TASKS_FOLDER"] = os.path.abspath((sys.argv[1:] or [tempfile.mkdtemp(prefix="edgeshard-huey-")])[0])
 FOLDER = Path(os.environ["TASKS_FOLDER"])
 FOLDER.mkdir(parents=True, exist_ok=True)
 huey = SqliteHuey(filename=str(FOLDER / "queue.db"))  # the queue is huey's own; the results go to the store
@@ -51,7 +51,7 @@ def main() -> None:
             time.sleep(0.05)
         consumer.send_signal(signal.SIGINT)  # it finishes the tasks that have begun
     (count,) = store.query("SELECT count(*) AS rows, count(DISTINCT number) AS tasks FROM result")
-    print(f"{count.rows} rows of {count.tasks} tasks")
+    print(f"{count.rows} rows of {count.tasks} tasks in {store.root}")
 
 
 if __name__ == "__main__":

@@ -137,6 +137,7 @@ def main() -> int:
     parser.add_argument("--readings", type=positive, default=500, metavar="N", help="by each receiver (default: 500)")
     options = parser.parse_args()
     folder = Path(options.store or tempfile.mkdtemp(prefix="edgeshard-last-")).absolute()
+    print(f"the store is {folder}")
     try:
         return run(folder, options.receivers, options.sensors, options.readings)
     except edgeshard.EdgeshardError as error:

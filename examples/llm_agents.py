@@ -54,3 +54,4 @@ if __name__ == "__main__":
     findings = list(edgeshard.Store(folder).read(Finding, fresh=True))
     for topic in TOPICS:
         print(max((f for f in findings if f["topic"] == topic), key=lambda found: len(found["builds_on"]))["text"])
+    print("the store is", folder)

@@ -57,4 +57,4 @@ if __name__ == "__main__":
         pool.map(work, range(8))
     store.merge()
     for row in store.query("SELECT level, count(*) AS lines FROM log_line GROUP BY level"):
-        print(row.level, row.lines)
+        print(row.level, row.lines, "in", store.root)

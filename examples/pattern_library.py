@@ -264,6 +264,7 @@ def main() -> int:
     options = parse()
     store = edgeshard.Store(options.folder or tempfile.mkdtemp(prefix="edgeshard-patterns-"))
     library = options.library or store.root / "patterns.db"
+    print(f"the store is {store.root}")
     try:
         if not options.library and not library.exists():
             store.root.mkdir(mode=0o700, parents=True, exist_ok=True)

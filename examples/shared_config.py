@@ -145,6 +145,7 @@ def main() -> int:
     parser.add_argument("--edits", type=positive, default=100, metavar="N", help="in each place (default: 100)")
     options = parser.parse_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="edgeshard-config-")).absolute()
+    print(f"the stores are in {folder}")
     try:
         return run(folder, options.edits)
     except edgeshard.EdgeshardError as error:

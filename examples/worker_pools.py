@@ -52,6 +52,7 @@ def main() -> None:
     store.merge()
     for row in store.query("SELECT pool, count(DISTINCT number) AS tasks FROM square GROUP BY pool"):
         print(f"{row.pool}: {row.tasks} tasks")
+    print("the store is", folder)
 
 
 if __name__ == "__main__":

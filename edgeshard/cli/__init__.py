@@ -97,8 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, name: str) -> int:
     """Run a verb; `name` begins each error message."""
-    level = logging.DEBUG if options.verbose else logging.WARNING
-    logs.configure(level, options.log_format, long_running=options.watch)
+    logs.configure(_log_level(options), options.log_format, long_running=options.watch)
     try:
         code = _run_verb(options, name)
         sys.stdout.flush()
@@ -110,6 +109,13 @@ def _run(options: argparse.Namespace, name: str) -> int:
         output.drop()
         output.print_error(f"{name}: {error.filename or 'the output'}: {error.strerror or error}")
         return exits.IO_ERROR
+
+
+def _log_level(options: argparse.Namespace) -> int:
+    """Return the lowest level that is logged: a service says what it does, unless it is to be quiet."""
+    if options.verbose:
+        return logging.DEBUG
+    return logging.INFO if options.watch and not options.quiet else logging.WARNING
 
 
 def _run_verb(options: argparse.Namespace, name: str) -> int:

@@ -102,7 +102,7 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
     """Add ``--quiet`` and ``--verbose``, which exclude each other."""
     verbosity = parser.add_mutually_exclusive_group()
     verbosity.add_argument("-q", "--quiet", action="store_true", help="print nothing if all is well, only errors")
-    verbosity.add_argument("-v", "--verbose", action="store_true", help="log what is done")
+    verbosity.add_argument("-v", "--verbose", action="store_true", help="log details of what is done")
 
 
 def add_log_format(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ examples:
   %(prog)s data                          merge the shards in data/shards into data/master.db
   %(prog)s data --from /media/usb/master.db
                                          also merge the rows of another device
-  %(prog)s data --watch -v               keep merging new rows; for systemd see examples/systemd
+  %(prog)s data --watch                  keep merging new rows; for systemd see examples/systemd
   %(prog)s data --watch --init           the same, also before the first agent has written
   %(prog)s data --watch --prune-older-than 30d --prune-only-pushed
                                          and delete old rows from the master once PostgreSQL holds them

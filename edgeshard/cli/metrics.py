@@ -6,19 +6,16 @@ of its own. Counters begin at 0 with each process, as Prometheus expects.
 
 from __future__ import annotations
 
+import math
 import os
-import secrets
 import time
 from typing import Any
 
+from edgeshard.cli.published_file import PublishedFile
 from edgeshard.errors import ConfigurationError
-from edgeshard.reports import MergeReport, StatusReport
-from edgeshard.store import explain_os_error
+from edgeshard.reports import Level, MergeReport, ShardStatus, StatusReport
 
 _ACTION = "write metrics"
-
-#: node_exporter runs as another user, who may only read the file.
-_MODE = 0o644
 
 #: A pass that finds nothing new takes a millisecond, one with a large backlog minutes.
 _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
@@ -28,8 +25,8 @@ _COUNTERS = {
     "rows_truncated": "Rows deleted from shards, because the master holds them.",
     "rows_pruned": "Rows deleted from the master by the merger's prune rules.",
     "shards_removed": "Shards removed, because their agent has ended and the master holds their rows.",
-    "cycles": "Merge passes that completed.",
-    "failed_cycles": "Merge passes that failed.",
+    "passes": "Merge passes that completed.",
+    "failed_passes": "Merge passes that failed.",
 }
 
 _GAUGES = {
@@ -42,7 +39,29 @@ _GAUGES = {
     "written_bytes": "Bytes written to shards and master since the first day, as far as they are counted.",
     "written_bytes_today": "Bytes written to shards and master today (UTC).",
     "written_bytes_per_row": "Bytes written to shards and master since the first day, per merged row.",
+    "master_bytes": "Size of the master's file.",
+    "master_wal_bytes": "Size of the master's WAL.",
+    "master_rows": "Rows in the master.",
+    "shards": "Shards, in use or not.",
+    "live_writers": "Shards whose agent is alive.",
+    "budget_limit_bytes": "What the store may use now, by its disk budget and its disk; 0 without a budget.",
+    "budget_used_bytes": "What the store uses of its disk budget; 0 without a budget.",
+    "budget_full": "1 if the disk budget is full, so that writers are refused; otherwise 0.",
+    "clock_in_doubt": "1 if deletions wait until this machine's clock is confirmed; otherwise 0.",
+    "clock_ahead_seconds": "How far the clock has gone ahead of the time by which rows become too old.",
 }
+
+#: Metrics that are there once for each value of a label: (what they say, the label).
+_LABELLED = {
+    "pending_rows_by_age": ("Rows in shards whose oldest pending row has been pending for at most this long.", "le"),
+    "problems": ("What `edgeshard status` finds wrong, by its level.", "level"),
+    "last_failure_timestamp_seconds": ("When a merge pass last failed with this error.", "error"),
+}
+
+#: The bounds of ages of pending rows, in seconds.
+_AGES_S = (60, 600, 3_600, 21_600, 86_400)
+
+_LEVELS: tuple[Level, ...] = ("yellow", "red")
 
 
 class MetricsFile:
@@ -51,18 +70,14 @@ class MetricsFile:
     Args:
         path: the file; node_exporter reads only names that end in ``.prom``.
 
-    Attributes:
-        path: the file, absolute.
-
     Raises:
         ConfigurationError: prometheus-client is not installed, the folder does not exist, or the path is a folder.
         AccessError, DiskFullError, StorageIOError: the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(path)
         self._client = _client()
-        _check(self.path)
+        self._file = PublishedFile(path, _ACTION)
         registry = self._registry = self._client.CollectorRegistry()
         self._counters = {
             name: self._client.Counter(_named(name), text, registry=registry) for name, text in _COUNTERS.items()
@@ -70,19 +85,17 @@ class MetricsFile:
         self._gauges = {
             name: self._client.Gauge(_named(name), text, registry=registry) for name, text in _GAUGES.items()
         }
-        self._failed_at = self._client.Gauge(
-            _named("last_failure_timestamp_seconds"),
-            "When a merge pass last failed with this error.",
-            ["error"],
-            registry=registry,
-        )
+        self._labelled = {
+            name: self._client.Gauge(_named(name), text, [label], registry=registry)
+            for name, (text, label) in _LABELLED.items()
+        }
         self._seconds = self._client.Histogram(
-            _named("cycle_seconds"), "How long a merge pass took.", buckets=_BUCKETS_S, registry=registry
+            _named("pass_seconds"), "How long a merge pass took.", buckets=_BUCKETS_S, registry=registry
         )
 
     def count_pass(self, report: MergeReport) -> None:
         """Count a merge pass that completed."""
-        self._counters["cycles"].inc()
+        self._counters["passes"].inc()
         self._counters["rows_merged"].inc(report.rows)
         self._counters["rows_truncated"].inc(report.truncated)
         self._counters["rows_pruned"].inc(0 if report.pruned is None else report.pruned.rows)
@@ -95,17 +108,38 @@ class MetricsFile:
 
     def count_failure(self, error: BaseException) -> None:
         """Count a merge pass that failed."""
-        self._counters["failed_cycles"].inc()
+        self._counters["failed_passes"].inc()
         # next to the counter, which must be there before the first failure: rate() does not see a first sample
-        self._failed_at.labels(error=type(error).__name__).set(time.time())
+        self._labelled["last_failure_timestamp_seconds"].labels(type(error).__name__).set(time.time())
 
     def measure(self, status: StatusReport) -> None:
-        """Set the gauges of what is pending, and of the bytes written."""
-        self._gauges["pending_rows"].set(status.pending_rows)
-        self._gauges["oldest_pending_seconds"].set(status.oldest_age_s or 0.0)
-        self._gauges["written_bytes"].set(status.write_stats.bytes)
-        self._gauges["written_bytes_today"].set(status.write_stats.today_bytes)
-        self._gauges["written_bytes_per_row"].set(status.write_stats.bytes_a_row or 0.0)
+        """Set the gauges of what the store holds, what is pending, and what is wrong."""
+        budget, clock = status.budget, status.clock
+        values = {
+            "pending_rows": status.pending_rows,
+            "oldest_pending_seconds": status.oldest_age_s or 0.0,
+            "written_bytes": status.write_stats.bytes,
+            "written_bytes_today": status.write_stats.today_bytes,
+            "written_bytes_per_row": status.write_stats.bytes_a_row or 0.0,
+            "master_bytes": status.master.size_bytes,
+            "master_wal_bytes": status.master.wal_bytes,
+            "master_rows": status.master.rows,
+            "shards": len(status.shards),
+            "live_writers": sum(bool(shard.alive) for shard in status.shards),
+            "budget_limit_bytes": 0 if budget is None else budget.limit_bytes,
+            "budget_used_bytes": 0 if budget is None else budget.used_bytes,
+            "budget_full": budget is not None and budget.is_full,
+            "clock_in_doubt": clock is not None and not clock.complete,
+            "clock_ahead_seconds": 0.0 if clock is None else clock.ahead_s,
+        }
+        for name, value in values.items():
+            self._gauges[name].set(value)
+        for age_s in (*_AGES_S, math.inf):
+            rows = sum(shard.pending_rows or 0 for shard in status.shards if _age_s(shard) <= age_s)
+            self._labelled["pending_rows_by_age"].labels("+Inf" if age_s == math.inf else str(age_s)).set(rows)
+        levels = [problem.level for problem in status.problems]
+        for level in _LEVELS:
+            self._labelled["problems"].labels(level).set(levels.count(level))
 
     def write(self) -> None:
         """Replace the file; its readers see the old one or the new one, and never a part of it.
@@ -113,10 +147,12 @@ class MetricsFile:
         Raises:
             AccessError, DiskFullError, StorageIOError: it cannot be written; the old file stays.
         """
-        try:
-            _replace(self.path, self._client.generate_latest(self._registry))
-        except OSError as error:
-            raise explain_os_error(error, _ACTION, self.path) from error
+        self._file.replace(self._client.generate_latest(self._registry))
+
+
+def _age_s(shard: ShardStatus) -> float:
+    """Return how long the oldest row of a shard has been pending, at most; infinity if that is unknown."""
+    return math.inf if shard.oldest_age_s is None else shard.oldest_age_s
 
 
 def _named(name: str) -> str:
@@ -130,33 +166,3 @@ def _client() -> Any:
         cause = "prometheus-client is not installed; install it with: pip install 'edgeshard[metrics]'"
         raise ConfigurationError(_ACTION, "", cause) from error
     return prometheus_client
-
-
-def _replace(path: str, content: bytes) -> None:
-    """Write the file anew under another name, which no collector reads, and let it take the old one's place."""
-    unfinished = f"{path}.{secrets.token_hex(4)}.new"
-    handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _MODE)
-    try:
-        with open(handle, "wb") as file:
-            os.fchmod(handle, _MODE)  # whatever the umask is
-            file.write(content)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
-
-
-def _check(path: str) -> None:
-    """Raise an error now, and not after the first pass, if the file cannot be written."""
-    import tempfile  # slow to import, and most mergers keep no metrics
-
-    folder = os.path.dirname(path)
-    if os.path.isdir(path):
-        raise ConfigurationError(_ACTION, path, "it is a folder; name a file in it")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigurationError(_ACTION, path, f"there is no folder {folder}; create it") from error
-    except OSError as error:
-        raise explain_os_error(error, _ACTION, path) from error

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from edgeshard.cli import arguments, once, output
 from edgeshard.errors import printable
+from edgeshard.log_fields import fields
 from edgeshard.reports import PushReport
 from edgeshard.store import BATCH, BATCH_MAX
 
@@ -90,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
         for rejected in report.rejected:
-            logger.warning("%s", rejected)
+            extra = fields(store=options.root, agent=rejected.agent, table=rejected.table, state="rejected")
+            logger.warning("%s", rejected, extra=extra)
         return report
 
     return once.run(options, push, counted="rows pushed", text=_text)

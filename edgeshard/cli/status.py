@@ -36,10 +36,13 @@ examples:
   %(prog)s data
   %(prog)s data --watch                  every 2 seconds, until Ctrl-C
   %(prog)s data --watch 60 --json        one JSON object per line, every minute
+  %(prog)s data --html status.html       a page with charts (pip install 'edgeshard[report]')
+  %(prog)s data --html /var/www/html/status.html --every 30
+                                         for a web server: written again every 30 seconds, until SIGTERM or Ctrl-C
   %(prog)s data --json | jq -r '.problems[].next[]'
 
 exit codes:
-  0 the verdict is green or yellow; and --watch, ended by Ctrl-C
+  0 the verdict is green or yellow; and --watch or --every, ended by Ctrl-C
   1 failed                                                2 wrong usage
   3 the verdict is red                                    65 the master is damaged, and cannot be read
   74 input/output error                                   75 the master is locked
@@ -75,16 +78,44 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="repeat every S seconds (default: 2), until Ctrl-C",
     )
-    parser.set_defaults(run=run)
+    page = parser.add_argument_group("a page with charts")
+    page.add_argument(
+        "--html",
+        metavar="FILE",
+        type=arguments.name,
+        help="write a page with charts instead: one file, which needs no other and no network. Everybody may read it",
+    )
+    page.add_argument(
+        "--every",
+        dest="page_every_s",
+        type=arguments.positive_seconds,
+        metavar="S",
+        help="with --html: write it again every S seconds, until SIGTERM or Ctrl-C",
+    )
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
     """Report once, or again and again."""
+    if options.html is not None:
+        return _html(options)
+    if options.page_every_s is not None:
+        options.usage_error("argument --every: requires --html; to repeat the report, use --watch")
     if options.every_s is not None:
         return _watch(options)
     report = arguments.store_of(options).status()
     print(_shown(report, options))
     return exits.report_code(complete=report.complete)
+
+
+def _html(options: argparse.Namespace) -> int:
+    if options.json:
+        options.usage_error("argument --html: cannot be combined with --json; run the command twice")
+    if options.every_s is not None:
+        options.usage_error("argument --html: cannot be combined with --watch; use --every")
+    from edgeshard.cli import status_file  # charts are slow to import
+
+    return status_file.run(options)
 
 
 def _watch(options: argparse.Namespace) -> int:

@@ -42,6 +42,7 @@ from edgeshard.errors import ConfigurationError, DamagedError, MergeInProgressEr
 from edgeshard.exchange import replaced_rows
 from edgeshard.files import atomic_file, fingerprint, folders, modes, paths
 from edgeshard.inspect import absences, verify
+from edgeshard.log_fields import fields
 from edgeshard.master import damage, database, identity, known_rows, leftovers, replaced
 from edgeshard.merge import locks
 from edgeshard.reports import RestoreReport
@@ -163,7 +164,9 @@ def _id_of_old_master(master: Path) -> bytes | None:
     except StorageBusyError:
         raise
     except StorageError as error:
-        logger.warning("%s; whether the snapshot is one of this master cannot be told", error)
+        logger.warning(
+            "%s; whether the snapshot is one of this master cannot be told", error, extra=fields(error=error)
+        )
         return None
 
 

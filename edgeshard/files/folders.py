@@ -12,6 +12,7 @@ from pathlib import Path
 from edgeshard.errors import StorageIOError
 from edgeshard.files import modes
 from edgeshard.files.os_errors import explain_os_error
+from edgeshard.log_fields import fields
 
 logger = logging.getLogger("edgeshard.files")
 
@@ -62,7 +63,7 @@ def _warn_if_remote(device: int) -> None:
             "%s is a file system of type %s: if other machines use it too, its locks and shared memory do not keep "
             "them apart, and SQLite databases on it may get damaged. Keep a store on a local disk"
         )
-        logger.warning(text, mount, type_)
+        logger.warning(text, mount, type_, extra=fields(file=mount))
 
 
 def _file_system(device: int) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 from edgeshard.errors import StorageError, StorageIOError
 from edgeshard.files import paths
 from edgeshard.files.os_errors import explain_os_error, is_out_of_descriptors
+from edgeshard.log_fields import fields
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -119,7 +120,11 @@ class Watch:
         else:
             stopper.join(_CLOSE_S)
             if stopper.is_alive():
-                logger.warning("stop watching %s: its threads do not end; they are left behind", self._folder)
+                logger.warning(
+                    "stop watching %s: its threads do not end; they are left behind",
+                    self._folder,
+                    extra=fields(file=self._folder),
+                )
 
 
 class _FirstEvent:

@@ -19,6 +19,7 @@ from edgeshard.errors import DamagedError, StorageError
 from edgeshard.format.ranges import Range, intersect, subtract, union
 from edgeshard.inspect import absences
 from edgeshard.inspect.absences import Absences
+from edgeshard.log_fields import fields
 from edgeshard.master import (
     catalog,
     damage,
@@ -140,7 +141,11 @@ def _record(path: Path, findings: Sequence[str], *, deep: bool) -> None:
     """
     is_deep = not _is_damaged(path, deep=False)
     if is_deep and not (deep and _is_damaged(path, deep=True)):
-        logger.warning("%s: a second look found nothing wrong; see whether the device fails to read (dmesg)", path)
+        logger.warning(
+            "%s: a second look found nothing wrong; see whether the device fails to read (dmesg)",
+            path,
+            extra=fields(file=path),
+        )
         return
     damage.record(path, findings, is_deep=is_deep)
 
@@ -157,7 +162,7 @@ def _note(write: Callable[[], None]) -> None:
     try:
         write()
     except StorageError as error:
-        logger.warning("mergers are not told what verify found: %s", error)
+        logger.warning("mergers are not told what verify found: %s", error, extra=fields(error=error))
 
 
 def _report(connection: Connection, known: Absences, *, deep: bool) -> VerifyReport:

@@ -21,6 +21,9 @@ from edgeshard.sqlite import Connection
 #: How exact the times are, in seconds.
 RESOLUTION_S: Final = 60
 
+#: The table of arrivals, to be joined with the blocks.
+ARRIVALS: Final = "main._edgeshard_arrivals"
+
 #: How many entries one transaction deletes: those of a week.
 FORGOTTEN_MAX: Final = 10_000
 

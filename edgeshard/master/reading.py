@@ -15,6 +15,7 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.display import short_repr
 from edgeshard.errors import ConfigurationError, UnreadableRowError
+from edgeshard.log_fields import fields
 from edgeshard.master import projection, streams
 from edgeshard.records import codecs, columns, declare, queries
 from edgeshard.sqlite import Connection, quote
@@ -119,7 +120,11 @@ def _read(source: Source, cls: type[_R], declared: columns.Table, on_error: OnEr
                 unreadable = _unreadable(source, cls, declared.name, row, error)
                 if on_error == "raise":
                     raise unreadable from error
-                logger.warning("left out: %s", unreadable)
+                logger.warning(
+                    "left out: %s",
+                    unreadable,
+                    extra=fields(agent=unreadable.agent, table=unreadable.table, error=unreadable),
+                )
             else:
                 yield record
 

@@ -33,6 +33,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError
 from edgeshard.files import folders, paths, scan
 from edgeshard.format.ranges import Range
+from edgeshard.log_fields import fields
 from edgeshard.master import identity
 from edgeshard.master.known_rows import KnownRows
 from edgeshard.sqlite import Connection
@@ -146,7 +147,9 @@ def record(root: Path, rows: Sequence[KnownRows], streams_max: int) -> tuple[byt
         return _write(path, rows, streams_max)
     except (DamagedError, FormatError) as error:
         aside = path.with_name(f"{path.stem}-damaged-{secrets.token_hex(4)}{path.suffix}")
-        logger.warning("%s; it is now %s, and new notes are begun", error, aside.name)
+        logger.warning(
+            "%s; it is now %s, and new notes are begun", error, aside.name, extra=fields(file=aside, error=error)
+        )
         with sqlite.translate_errors("set aside notes", str(path)):
             for suffix in ("", paths.JOURNAL):
                 if os.path.lexists(f"{path}{suffix}"):

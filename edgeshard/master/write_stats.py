@@ -297,11 +297,9 @@ def _today() -> str:
 
 def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:
     """Return what a master has recorded, and what these lock files contain that it has not collected yet."""
-    left = sum((LockFileCounter(lock).uncollected for lock in locks), WriteCount())
-    days = dict(_days(connection))
+    today, left, days = _today(), _uncollected(locks), dict(_days(connection))
     if not days and not left.bytes:
         return WriteStats()
-    today = _today()
     recorded = sum(days.values(), WriteCount())
     ages = datetime.date.fromisoformat(today) - datetime.date.fromisoformat(min(days, default=today))
     return WriteStats(
@@ -310,6 +308,18 @@ def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:
         days=max(1, ages.days + 1),
         rows=recorded.rows + left.rows,
     )
+
+
+def by_day(connection: Connection, locks: Iterable[Path]) -> dict[str, WriteCount]:
+    """Return the same for each day (ISO 8601, UTC) on which anything was recorded; what is not collected is today's."""
+    days, today, left = dict(_days(connection)), _today(), _uncollected(locks)
+    if left.bytes:
+        days[today] = days.get(today, WriteCount()) + left
+    return days
+
+
+def _uncollected(locks: Iterable[Path]) -> WriteCount:
+    return sum((LockFileCounter(lock).uncollected for lock in locks), WriteCount())
 
 
 def _days(connection: Connection) -> Iterator[tuple[str, WriteCount]]:

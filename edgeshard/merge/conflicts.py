@@ -17,6 +17,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import printable
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range
+from edgeshard.log_fields import fields
 from edgeshard.master import catalog, superseded, versions
 from edgeshard.merge.target import Target
 from edgeshard.records import hlc, keys
@@ -80,7 +81,7 @@ def _record_timestamp(target: Target, origin: Source, owner: str, timestamp: int
     if before is not None and before <= limit < timestamp:
         days = (timestamp - hlc.now_us()) / hlc.DAY_US
         text = "%s has changes of table %s with timestamps %.1f days ahead of this clock: they count as the newest"
-        logger.warning(text, printable(origin.path), owner, days)
+        logger.warning(text, printable(origin.path), owner, days, extra=fields(shard=origin.path))
 
 
 # -- what is kept -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Final
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import folders
 from edgeshard.files.fs_events import Watch
+from edgeshard.log_fields import fields
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -85,7 +86,12 @@ class FolderWatch:
                 raise
             self._has_failed = True
             if not self._is_failure_logged:
-                logger.warning("%s; scanning every %.3g s until watching works again", error, self._interval_s)
+                logger.warning(
+                    "%s; scanning every %.3g s until watching works again",
+                    error,
+                    self._interval_s,
+                    extra=fields(file=self._folder, error=error),
+                )
             self._is_failure_logged = True
         else:
             self._is_failure_logged = False
@@ -117,14 +123,18 @@ class FolderWatch:
         """
         is_dead = self._watch is not None and not self._watch.is_alive()
         if is_dead:
-            logger.warning("the watch on %s had died, or its folder was replaced; watching it again", self._folder)
+            logger.warning(
+                "the watch on %s had died, or its folder was replaced; watching it again",
+                self._folder,
+                extra=fields(file=self._folder),
+            )
         elif self.has_changed:
             self._missed = 0
         elif self._watch is not None and rows and unprompted and self._observer == "auto":
             self._missed += 1
             if self._missed == _MISSED_MAX:
                 text = "no events come from %s, although rows do; scanning every %.3g s instead"
-                logger.warning(text, self._folder, self._interval_s)
+                logger.warning(text, self._folder, self._interval_s, extra=fields(file=self._folder))
         self._fruitless = self._fruitless + 1 if self.has_changed and not rows else 0
         if rows or self.has_changed or is_dead:
             self.end()

@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from edgeshard.errors import ConfigurationError, MergeInProgressError, StoreWatchedError, WatcherStalledError
 from edgeshard.files import lock_holder, locks, paths
+from edgeshard.log_fields import fields
 from edgeshard.merge import liveness
 from edgeshard.reports import WatcherStatus
 
@@ -173,7 +174,7 @@ def _wait_for(
             return got
         if not is_logged and time.monotonic() > began + _LOG_AFTER_S:
             is_logged = True
-            logger.warning("waiting for another merger: %s", root)
+            logger.warning("waiting for another merger: %s", root, extra=fields(store=root))
         if left_s <= 0:
             raise refusal()
 

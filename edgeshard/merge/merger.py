@@ -18,6 +18,7 @@ from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError
 from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
+from edgeshard.log_fields import fields
 from edgeshard.master import (
     blocked_rows,
     damage,
@@ -36,9 +37,10 @@ from edgeshard.merge.merge_pass import MergePass, Progress
 from edgeshard.merge.quota import MergeQuota, QuotaExhaustedError
 from edgeshard.merge.removal_notes import RemovalNotes
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
+from edgeshard.merge.state_log import StateLog
 from edgeshard.merge.target import Target
 from edgeshard.reports import GAPS_MAX, Blocked, Gap, MergeReport, Quarantined
-from edgeshard.retention import by_hand, erase, refresh, store_rules
+from edgeshard.retention import by_hand, clock_status, erase, refresh, store_rules
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
@@ -99,6 +101,7 @@ class Merger:
         self._quota = MergeQuota(root, self._path, prune, self._meter, should_stop)
         self._master = MasterHandle(self._path)
         self._removals = RemovalNotes(root)
+        self._states = StateLog(root, self._path)
         self._forget()
 
     def _forget(self) -> None:
@@ -108,7 +111,6 @@ class Merger:
         self._missing_rows = 0
         self._blocked: tuple[Blocked, ...] = ()
         self._schema_version = 0
-        self._logged: set[Quarantined | Blocked | Gap] = set()
 
     @property
     def is_open(self) -> bool:
@@ -143,7 +145,9 @@ class Merger:
                     self._warn_of_user_objects(connection)
                 if erase.is_due(connection, self._root):
                     text = "completed an erasure in %s, which was killed or is newer than this copy of it: %s"
-                    logger.warning(text, self._path, units.count(erase.redo(connection, self._root), "row"))
+                    rows = erase.redo(connection, self._root)
+                    extra = fields(store=self._root, rows=rows)
+                    logger.warning(text, self._path, units.count(rows, "row"), extra=extra)
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 own = self._due(scanned, thorough)
@@ -186,7 +190,7 @@ class Merger:
         self._meter.add_rows(merge_pass.rows)
         for name in sorted(merge_pass.late_tables):
             text = "rows of table %s arrived after newer tombstones were collected: they may have been deleted before"
-            logger.warning(text, name)
+            logger.warning(text, name, extra=fields(store=self._root, table=name))
         if thorough and not merge_pass.is_stopping():
             self._remove_leftovers(scanned)
             names = scanned.names - {run.file.name for run in due if run.outcome.is_removed}
@@ -201,6 +205,9 @@ class Merger:
         self._quota.end()
         if self._quota.is_exhausted:
             raise self._quota.error(merge_pass.rows, len(self._cache.quarantined))
+        if self._watching and thorough:
+            self._states.note_budget(self._quota.why_writers_are_refused())
+            self._states.note_clock(clock_status.load(connection))
 
     def close(self) -> None:
         """Record in the master what was found in the shards, and close it.
@@ -235,7 +242,11 @@ class Merger:
     def _open_master(self) -> Connection:
         """Return the open master; open it again if another file has its name now."""
         if self._master.is_open and not self._master.is_in_place():
-            logger.warning("%s was replaced; opening all shards again", self._path)
+            logger.warning(
+                "%s was replaced; opening all shards again",
+                self._path,
+                extra=fields(store=self._root, state="replaced"),
+            )
             self.abandon()
         if not self._master.is_open:
             self._cache.recall(self._master.open())
@@ -248,10 +259,10 @@ class Merger:
         new = user_objects.note_new(connection)
         if new.triggers and not refresh.exists(self._root):
             text = "%s has triggers that do not fire when rows are merged: %s; see `edgeshard help manual-changes`"
-            logger.warning(text, self._path, printable(", ".join(new.triggers)))
+            logger.warning(text, self._path, printable(", ".join(new.triggers)), extra=fields(store=self._root))
         if new.in_the_way:
             text = "%s lacks views of ours, because something made by hand has their names: %s; give it another name"
-            logger.warning(text, self._path, printable(", ".join(new.in_the_way)))
+            logger.warning(text, self._path, printable(", ".join(new.in_the_way)), extra=fields(store=self._root))
 
     # -- which shards -------------------------------------------------------------------------------------------------
 
@@ -448,7 +459,11 @@ class Merger:
             self._erasing,
         )
         if truncated is None:
-            logger.info("%s is busy; it is truncated at the next merge", printable(run.file.path))
+            logger.debug(
+                "%s is busy; it is truncated at the next merge",
+                printable(run.file.path),
+                extra=fields(store=self._root, shard=run.file.path),
+            )
         else:
             run.had_no_wal, run.outcome = False, ShardOutcome(state=truncated.state)
             merge_pass.truncated += truncated.rows
@@ -473,7 +488,11 @@ class Merger:
             self._cache.record_rows(name)
         if run.outcome.is_removed:
             self._cache.forget(name)
-            logger.info("removed %s: its agent has ended, and the master holds its rows", printable(run.file.path))
+            logger.debug(
+                "removed %s: its agent has ended, and the master holds its rows",
+                printable(run.file.path),
+                extra=fields(store=self._root, shard=run.file.path, state="removed"),
+            )
         elif run.quarantine:
             reason = run.quarantine.reason
             settled = scan.is_settled(run.file.state, began_ns)
@@ -549,7 +568,8 @@ class Merger:
         own = {item.path for item in self._blocked}  # which may have been named as well
         blocked = [*self._blocked, *(item for item in blocked if item.path not in own)]
         blocked.sort(key=lambda item: (item.path, item.table, item.reason))
-        self._log_news(quarantined, blocked, self._gaps or ())
+        self._states.note_databases(quarantined, blocked)
+        self._states.note_gaps(self._gaps or ())
         report = MergeReport(
             rows=merge_pass.rows,
             truncated=merge_pass.truncated,
@@ -566,22 +586,6 @@ class Merger:
         for result in self._quota.retention_results:
             report = result.add_to_report(report)
         return report
-
-    def _log_news(self, quarantined: Iterable[Quarantined], blocked: Iterable[Blocked], gaps: Iterable[Gap]) -> None:
-        """Log each shard that is quarantined, each table with blocked rows and each gap, once."""
-        conflicts = [attrs.evolve(item, rows=0) for item in blocked]  # whose rows may grow with each pass
-        logged, self._logged = self._logged, {*quarantined, *conflicts, *gaps}
-        for item in conflicts:
-            if item not in logged:
-                text = "rows of table %s in %s are blocked: %s"
-                logger.warning(text, item.table, printable(item.path), printable(item.reason))
-        for refused in quarantined:
-            if refused not in logged:
-                logger.warning("quarantined %s: %s", printable(refused.path), printable(refused.reason))
-        for gap in gaps:
-            if gap not in logged:
-                text = "%s is missing rows %d to %d of stream %s of agent %r"
-                logger.warning(text, self._path, gap.first, gap.last, gap.stream, gap.agent)
 
 
 def _begin_again(run: SourceRun) -> None:

@@ -36,6 +36,7 @@ from edgeshard.budget.quotas import QuotaRecord
 from edgeshard.errors import DiskBudgetError, StorageError
 from edgeshard.files import fingerprint, locks, paths
 from edgeshard.format import blocks
+from edgeshard.log_fields import fields
 from edgeshard.master import database, streams, write_stats
 from edgeshard.merge import drop_order
 from edgeshard.merge.merge_pass import MergePass
@@ -420,9 +421,17 @@ class MergeQuota:
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
             text = "dropped %s of %s from %s, the oldest first, to stay within the disk budget"
-            logger.warning(text, units.count(report.rows, "row"), which, self._path)
+            extra = fields(store=self._root, rows=report.rows, state="dropped")
+            logger.warning(text, units.count(report.rows, "row"), which, self._path, extra=extra)
         self.dropped += report.rows
         self.forgotten_streams += report.forgotten_streams
+
+    def why_writers_are_refused(self) -> str:
+        """Return what uses the budget if it is full, or "" if it is not, or the store has none."""
+        if self.budget is None:
+            return ""
+        found = usage.measure(self._root)
+        return policy.describe_usage(self.budget, found) if policy.is_full(self.budget, found) else ""
 
     def error(self, merged_rows: int, quarantined: int = 0) -> DiskBudgetError:
         """Return the error to raise if rows are pending and there is no quota to merge them.

@@ -10,6 +10,7 @@ from edgeshard import sqlite
 from edgeshard.budget.policy import Budget
 from edgeshard.errors import StorageError
 from edgeshard.format.ranges import Range
+from edgeshard.log_fields import fields
 from edgeshard.master import identity, known_rows, removed_shards
 from edgeshard.master.known_rows import KnownRows
 from edgeshard.sources.attach import SourceRun
@@ -38,7 +39,7 @@ class RemovalNotes:
         notes = removed_shards.read(self._root, known, is_merging=True)
         self._known = notes.known if notes.known[0] is not None and notes.known != known else None
         if notes.unnamed:
-            logger.warning("%s: %s", self._root, notes.unnamed)
+            logger.warning("%s: %s", self._root, notes.unnamed, extra=fields(store=self._root, state="missing"))
         if known_rows.select_unknown(connection, notes.rows):
             with sqlite.immediate(connection):
                 known_rows.record(connection, known_rows.select_unknown(connection, notes.rows))
@@ -66,7 +67,11 @@ class RemovalNotes:
             limit = removed_shards.limit(None if budget is None else budget.max_bytes)
             self._known = removed_shards.record(self._root, rows, limit)
         except StorageError as error:
-            logger.warning("%s; the shards of agents that have ended stay until it can be written", error)
+            logger.warning(
+                "%s; the shards of agents that have ended stay until it can be written",
+                error,
+                extra=fields(store=self._root, error=error),
+            )
             for run in removable:
                 run.outcome.is_removable = False
 

@@ -32,6 +32,7 @@ from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
 from edgeshard.files import fingerprint, folders, lock_holder, paths, store_folder, watcher_pulse
 from edgeshard.files import locks as file_locks
+from edgeshard.log_fields import fields
 from edgeshard.merge import locks
 from edgeshard.merge.folder_watch import OBSERVERS, FolderWatch
 from edgeshard.merge.merger import Merger
@@ -153,6 +154,7 @@ class _Progress:
         is_unprompted: whether the next pass is made for no other reason than that a rescan is due.
         failures: how many attempts failed since all worked.
         is_retrying: whether the last attempt failed.
+        failed_with: the class and the path of the error that the log has, or None if all works.
         commits: how many commits of the merger others were told of.
     """
 
@@ -162,6 +164,7 @@ class _Progress:
     is_unprompted: bool = False
     failures: int = 0
     is_retrying: bool = False
+    failed_with: tuple[type[EdgeshardError], str] | None = None
     commits: int = 0
 
 
@@ -249,7 +252,11 @@ class Watcher:
         """Do what `open` and `run` do as soon as no other merger watches the store, until `stop` is called."""
         try:
             if self._await_turn():
-                logger.info("%s: this process watches the store from now on", self._settings.root)
+                logger.info(
+                    "%s: this process watches the store from now on",
+                    self._settings.root,
+                    extra=fields(store=self._settings.root, state="started"),
+                )
                 self._listener.opened()
                 self._attempt_pass()
                 self._work()
@@ -266,7 +273,9 @@ class Watcher:
             except EdgeshardError as error:
                 self._lock.release()
                 if not self._progress.failures:
-                    logger.warning("waiting to watch the store: %s", error)
+                    logger.warning(
+                        "waiting to watch the store: %s", error, extra=fields(store=self._settings.root, error=error)
+                    )
                 self._progress.failures += 1
             self._requests.is_rescan_wanted = False  # the first pass is thorough
             self._sleep(time.monotonic() + min(self._settings.rescan_s / 10, _LONGEST_STANDBY_S))
@@ -344,10 +353,13 @@ class Watcher:
     # -- failures -----------------------------------------------------------------------------------------------------
 
     def _fail(self, error: EdgeshardError) -> None:
-        """Log and report a failure. The next attempt, after a while, scans everything."""
+        """Log a failure unless it is the last one again, and report it. The next attempt scans everything."""
         self._progress.failures += 1
         self._progress.is_retrying = True
-        logger.error("%s; trying again in %.3g s", error, self._retry_s())
+        level = logging.DEBUG if self._progress.failed_with == (type(error), error.path) else logging.ERROR
+        extra = fields(store=self._settings.root, state="failing", error=error)
+        logger.log(level, "%s; trying again in %.3g s", error, self._retry_s(), extra=extra)
+        self._progress.failed_with = (type(error), error.path)
         self._listener.failed(error)
         self._watch.end()
         self._progress.rescan_at = 0.0
@@ -356,8 +368,9 @@ class Watcher:
         """Log and report that what had failed works: rows were found, or the store is watched again."""
         if self._progress.failures:
             text = "merging into %s works again, after %d failures"
-            logger.warning(text, self._settings.root, self._progress.failures)
-            self._progress.failures = 0
+            extra = fields(store=self._settings.root, state="recovered")
+            logger.warning(text, self._settings.root, self._progress.failures, extra=extra)
+            self._progress.failures, self._progress.failed_with = 0, None
             self._listener.recovered()
 
     def _retry_s(self) -> float:
@@ -494,7 +507,11 @@ class _WatchLock:
                 raise StorageIOError("watch store", self._root, "its folder is missing; bring it back")
         self.release()
         self.take(0.0)
-        logger.warning("the folder %s was replaced; opening all shards again", self._root)
+        logger.warning(
+            "the folder %s was replaced; opening all shards again",
+            self._root,
+            extra=fields(store=self._root, state="replaced"),
+        )
 
     def release(self) -> None:
         """Release the lock if it is held."""
@@ -555,7 +572,7 @@ def in_thread(watcher: Watcher, *, standby: bool = False) -> Iterator[None]:
             else:
                 watcher.run()
         except BaseException as error:
-            logger.error("the merger in this process ended: %s", error)
+            logger.error("the merger in this process ended: %s", error, extra=fields(error=error))
             ended_by.append(error)
 
     thread = threading.Thread(target=run, name="edgeshard merger", daemon=True)

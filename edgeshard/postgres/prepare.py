@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from edgeshard.errors import SchemaConflictError
+from edgeshard.log_fields import fields
 from edgeshard.postgres import plan, rejects, schema, schema_changes
 from edgeshard.postgres.plan import Piece
 from edgeshard.postgres.reader import MasterReader
@@ -83,7 +84,9 @@ def update_tables(tables: Sequence[Table], recorded: Mapping[str, Recorded], mak
             for relative in schema.relatives(table, tables):
                 make_fit(relative)
         except SchemaConflictError as error:
-            logger.warning("%s; rows of it that are still to push are blocked", error)
+            logger.warning(
+                "%s; rows of it that are still to push are blocked", error, extra=fields(state="blocked", error=error)
+            )
 
 
 def filled_tables(master: MasterReader, pieces: Sequence[Piece], tables: Sequence[Table]) -> list[Table]:

@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
+from edgeshard.log_fields import fields
 from edgeshard.master.streams import Stream
 from edgeshard.postgres import own_tables, plan, prepare, reader, rejects, row_search, server_tables
 from edgeshard.postgres.address import Address
@@ -181,7 +182,7 @@ class Pusher:
         self._failures += 1
         if self._failures >= _ATTEMPTS or self._should_stop():
             raise error
-        logger.info("%s; trying again", error)
+        logger.debug("%s; trying again", error, extra=fields(error=error))
         time.sleep(plan.back_off_s(self._failures, secrets.randbelow(1000) / 1000) / 8)
 
     # -- chunks --------------------------------------------------------------------------------------------------------
@@ -249,7 +250,9 @@ class Pusher:
             statements = server_tables.index_starts(sender.server, found.table, found.indexes)
             for statement in statements:
                 cause = "a row does not fit into an index; `edgeshard help postgres` says how to query the new one"
-                logger.warning("push table %s: %s: %s", found.table.name, cause, statement)
+                logger.warning(
+                    "push table %s: %s: %s", found.table.name, cause, statement, extra=fields(table=found.table.name)
+                )
             counts.statements += statements
 
     def _reject(self, rejected: Sequence[Rejected]) -> None:

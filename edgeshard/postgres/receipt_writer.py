@@ -13,6 +13,7 @@ from typing import Final
 from edgeshard import sqlite
 from edgeshard.errors import StorageError
 from edgeshard.format.ranges import Range
+from edgeshard.log_fields import fields
 from edgeshard.master import database, receipts
 from edgeshard.postgres.target import Target
 
@@ -54,7 +55,7 @@ class ReceiptWriter:
         try:
             _write(self._path, *receipt)
         except StorageError as error:
-            logger.warning("%s; the next push tries again", error)
+            logger.warning("%s; the next push tries again", error, extra=fields(error=error))
         else:
             self._written = receipt
 

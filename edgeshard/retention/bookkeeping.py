@@ -23,6 +23,7 @@ from typing import Final
 from edgeshard import sqlite, units
 from edgeshard.files import paths
 from edgeshard.format.ranges import size
+from edgeshard.log_fields import fields
 from edgeshard.master import extents, identity, proven, pruned_ranges, retired, retirement, superseded
 from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.master.retired import Group
@@ -132,7 +133,7 @@ def forget(run: PruneRun, limit_bytes: int | None) -> None:
             "%s. A copy of a shard or a master that is as old as they are could bring their rows back"
         )
         kept = units.count(max_streams(limit_bytes or 0), "such stream")
-        logger.warning(text, run.path, units.count(forgotten, "stream"), kept)
+        logger.warning(text, run.path, units.count(forgotten, "stream"), kept, extra=fields(file=run.path))
 
 
 def max_streams(limit_bytes: int) -> int:

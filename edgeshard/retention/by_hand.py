@@ -30,6 +30,7 @@ from edgeshard import sqlite, units
 from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import pieces
 from edgeshard.format.ranges import Range, size
+from edgeshard.log_fields import fields
 from edgeshard.master import (
     agent_views,
     by_hand,
@@ -88,9 +89,19 @@ def _make_again(connection: Connection, path: Path) -> int:
                 connection.execute(by_hand.note_deletions(table))
     if lost:
         names = [f"{table}.{column}" for table, columns in lost.items() for column, _ in columns]
-        logger.warning("%s: made again what was dropped by hand, without values: columns %s", path, ", ".join(names))
+        logger.warning(
+            "%s: made again what was dropped by hand, without values: columns %s",
+            path,
+            ", ".join(names),
+            extra=fields(file=path),
+        )
     if dropped:
-        logger.warning("%s: made again what was dropped by hand, without rows: tables %s", path, ", ".join(dropped))
+        logger.warning(
+            "%s: made again what was dropped by hand, without rows: tables %s",
+            path,
+            ", ".join(dropped),
+            extra=fields(file=path),
+        )
     if agent_views.changes(connection):
         with sqlite.immediate(connection):
             for sql in agent_views.changes(connection):
@@ -244,4 +255,4 @@ def _ensure_sound(connection: Connection, path: Path) -> None:
 
 def _log(path: Path, rows: int) -> None:
     text = "%s deleted from %s by hand: Store.verify lists them, Store.accept_loss accepts the loss"
-    logger.warning(text, units.count(rows, "row"), path)
+    logger.warning(text, units.count(rows, "row"), path, extra=fields(file=path, rows=rows))

@@ -17,6 +17,7 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError
 from edgeshard.format.ranges import Range, size, subtract, union
+from edgeshard.log_fields import fields
 from edgeshard.master import (
     catalog,
     database,
@@ -128,7 +129,7 @@ def is_due(connection: Connection, root: Path) -> bool:
     except DamagedError as error:
         if not done:
             raise
-        logger.warning("%s. It is made again from what the master has erased", error)
+        logger.warning("%s. It is made again from what the master has erased", error, extra=fields(error=error))
         erased_file.save(root, done, listed_by(connection))
         return False
 

@@ -15,6 +15,7 @@ from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import paths
 from edgeshard.files.os_errors import explain_os_error
+from edgeshard.log_fields import fields
 from edgeshard.master import catalog, database
 
 logger = logging.getLogger("edgeshard.merge")
@@ -40,7 +41,7 @@ def run(root: Path, *, is_known: str = "") -> str:
             _run(paths.master(root), sql)
     except EdgeshardError as error:
         if str(error) != is_known:
-            logger.warning("what is derived from the rows was not refreshed: %s", error)
+            logger.warning("what is derived from the rows was not refreshed: %s", error, extra=fields(error=error))
         return str(error)
     return ""
 

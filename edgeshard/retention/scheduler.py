@@ -18,6 +18,7 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
+from edgeshard.log_fields import fields
 from edgeshard.master import arrivals, catalog, database, store_clock
 from edgeshard.records import machine_clock
 from edgeshard.reports import MergeReport, PruneReport, combine_prunes
@@ -78,10 +79,20 @@ def _prune(
             return RetentionResult(PruneReport())  # no row of it has arrived yet
         report = prune.prune(path, rules, lock_wait_s=lock_wait_s, merge_lock=merge_lock, should_stop=should_stop)
     except EdgeshardError as error:
-        logger.warning("rows were merged, but old rows could not be pruned: %s", error)
+        logger.warning(
+            "rows were merged, but old rows could not be pruned: %s",
+            error,
+            extra=fields(file=path, state="prune failed", error=error),
+        )
         return RetentionResult(error=str(error))
     if report.rows or not report.fits:
-        logger.log(logging.INFO if report.fits else logging.WARNING, "%s: %s", path, report)
+        logger.log(
+            logging.INFO if report.fits else logging.WARNING,
+            "%s: %s",
+            path,
+            report,
+            extra=fields(file=path, rows=report.rows, seconds=report.seconds),
+        )
     return RetentionResult(report)
 
 
@@ -172,7 +183,9 @@ class PruneScheduler:
                     self._results.append(result)
                     self._last_runs[rules] = self._last_run(rules, result)
         except BaseException as error:
-            logger.error("a prune ended with an unexpected error: %r", error)
+            logger.error(
+                "a prune ended with an unexpected error: %r", error, extra=fields(file=self._path, error=error)
+            )
             self._failure = error
 
     def _last_run(self, rules: Rules, result: RetentionResult) -> LastRun:
@@ -181,7 +194,12 @@ class PruneScheduler:
         try:
             next_age_s = min((_next_age_s(self._path, age_s) for age_s in rules.ages_s), default=0.0)
         except EdgeshardError as error:
-            logger.warning("cannot find out when rows of %s become too old: %s", self._path, error)
+            logger.warning(
+                "cannot find out when rows of %s become too old: %s",
+                self._path,
+                error,
+                extra=fields(file=self._path, error=error),
+            )
             return LastRun(time.monotonic())
         now = self._measure()
         return LastRun(now.at, result.report, now.state, next_age_s)

@@ -20,6 +20,7 @@ from filelock import FileLock
 from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
 from edgeshard.files import fingerprint, lock_holder, locks, paths
+from edgeshard.log_fields import fields
 from edgeshard.master import catalog
 from edgeshard.shard import truncations
 from edgeshard.sqlite import Connection, quote
@@ -107,10 +108,14 @@ class ShardLock:
                     "%s was removed or replaced while the shard was open, and another handle has opened the shard: "
                     "they wait for each other. Close one, and leave the files in the folder of shards to edgeshard"
                 )
-                logger.warning(text, self._path)
+                logger.warning(text, self._path, extra=fields(shard=self._path))
             self._is_told = True
             return
-        logger.warning("%s was removed or replaced while the shard was open; it is locked again", self._path)
+        logger.warning(
+            "%s was removed or replaced while the shard was open; it is locked again",
+            self._path,
+            extra=fields(shard=self._path),
+        )
         self.held.release()
         self.held, self._identity, self._is_told = held, self._find(), False
         self._note = lock_holder.leave_note(self._path, "agent")

@@ -37,6 +37,7 @@ from edgeshard.budget.quotas import QuotaRecord
 from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import DiskBudgetError, StorageError
 from edgeshard.files import fingerprint, paths
+from edgeshard.log_fields import fields
 from edgeshard.master import write_stats
 from edgeshard.master.write_stats import WriterMeter
 from edgeshard.shard.inserts import RecordWriter
@@ -215,7 +216,12 @@ class Quota:
         usage = attrs.evolve(self._usage, shards=self._usage.shards + own, promised=self._usage.promised + taken)
         self._is_nearly_full = policy.is_nearly_full(self._budget, usage, was_warned=was_warned)
         if self._is_nearly_full and not was_warned:
-            logger.warning("%s is nearly full: %s", self._root, policy.describe_usage(self._budget, usage))
+            logger.warning(
+                "%s is nearly full: %s",
+                self._root,
+                policy.describe_usage(self._budget, usage),
+                extra=fields(store=self._root, state="budget nearly full"),
+            )
 
     def renew(self, connection: Connection) -> None:
         """Keep the quota, or take another one, which may be larger or smaller.

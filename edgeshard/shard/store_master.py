@@ -15,6 +15,7 @@ from typing import Final
 from edgeshard import format
 from edgeshard.errors import ConfigurationError, SchemaConflictError, StorageError
 from edgeshard.files import paths
+from edgeshard.log_fields import fields
 from edgeshard.master import catalog, database, store_clock
 from edgeshard.records import keys, renames, types
 from edgeshard.records.columns import Table, mixes_dicts
@@ -39,7 +40,11 @@ def known_times(shard_path: str) -> tuple[list[int], int]:
                 return [], 0
             return catalog.newest_timestamps(connection), store_clock.passed_us(connection)
     except (StorageError, ConfigurationError) as error:  # the latter: it is no file
-        logger.warning("%s; changes written now may get timestamps before changes that the master has", error)
+        logger.warning(
+            "%s; changes written now may get timestamps before changes that the master has",
+            error,
+            extra=fields(error=error),
+        )
         return [], 0
 
 
@@ -53,7 +58,12 @@ def ensure_fits(shard_path: str, table: Table) -> None:
         with _opened(shard_path) as connection:
             conflict = None if connection is None else _find_conflict(connection, table.deletes_from or table)
     except (StorageError, ConfigurationError) as error:  # the latter: it is no file
-        logger.warning("%s; whether table %s fits it shows at the next merge", error, table.name)
+        logger.warning(
+            "%s; whether table %s fits it shows at the next merge",
+            error,
+            table.name,
+            extra=fields(table=table.name, error=error),
+        )
         return
     if conflict is not None:
         advice = (

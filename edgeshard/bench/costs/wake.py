@@ -39,9 +39,9 @@ def _wakes(root: Path, interval_s: float, wakes: int) -> Iterator[float]:
         store.merge()
         log = root / "merger.log"
         command = [sys.executable, "-m", "edgeshard.merge", str(store.root), "--watch", "--interval", str(interval_s)]
-        merger = Server([*command, "-v"], log)
+        merger = Server(command, log)
         try:
-            merger.wait_until(lambda: "watching the store" in log.read_text())
+            merger.wait_until(lambda: " watches " in log.read_text())
             with contextlib.closing(_RowCounter(store)) as counter:
                 for number in range(wakes):
                     time.sleep(interval_s * 1.5 + 0.2 + 0.01 * number)

@@ -70,9 +70,9 @@ class Shards:
         with self._store.shard("first") as shard:
             shard.write(Result(_TABLE_CREATOR, 0, 0, ""))
         self._store.merge()
-        command = [sys.executable, "-m", "edgeshard.merge", str(self.place.root), "--watch", "-v"]
+        command = [sys.executable, "-m", "edgeshard.merge", str(self.place.root), "--watch"]
         self._merger = Server(command, self._log)
-        self._merger.wait_until(lambda: "watching the store" in self._log.read_text())
+        self._merger.wait_until(lambda: " watches " in self._log.read_text())
 
     def servers(self) -> list[int]:
         """Return the merger."""

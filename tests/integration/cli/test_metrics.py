@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
 
+import attrs
 import prometheus_client
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import edgeshard
+from edgeshard.cli import verbs
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, StorageIOError
-from edgeshard.reports import Gap, MasterStatus, MergeReport, Quarantined, RowStates, ShardStatus, StatusReport
+from edgeshard.reports import (
+    BudgetStatus,
+    ClockReport,
+    Gap,
+    MasterStatus,
+    MergeReport,
+    Problem,
+    Quarantined,
+    RowStates,
+    ShardStatus,
+    StatusReport,
+)
 from tests.support.processes import python
 
 
@@ -45,7 +60,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "edgeshard.prom"
 
 
-def test_cycles_add_up_and_gauges_are_those_of_the_last(path: Path) -> None:
+def test_passes_add_up_and_gauges_are_those_of_the_last(path: Path) -> None:
     metrics = MetricsFile(path)
     before = time.time()
     aside = (Quarantined("a", "bad"), Quarantined("b", "bad"))
@@ -55,15 +70,15 @@ def test_cycles_add_up_and_gauges_are_those_of_the_last(path: Path) -> None:
     metrics.write()
     found = samples(path)
     expected = {
-        "edgeshard_cycles_total": 2.0,
+        "edgeshard_passes_total": 2.0,
         "edgeshard_rows_merged_total": 15.0,
         "edgeshard_rows_truncated_total": 10.0,
         "edgeshard_shards_removed_total": 3.0,
-        "edgeshard_failed_cycles_total": 0.0,
-        "edgeshard_cycle_seconds_count": 2.0,
-        "edgeshard_cycle_seconds_sum": 4.02,
-        "edgeshard_cycle_seconds_bucket{le=0.025}": 1.0,
-        "edgeshard_cycle_seconds_bucket{le=+Inf}": 2.0,
+        "edgeshard_failed_passes_total": 0.0,
+        "edgeshard_pass_seconds_count": 2.0,
+        "edgeshard_pass_seconds_sum": 4.02,
+        "edgeshard_pass_seconds_bucket{le=0.025}": 1.0,
+        "edgeshard_pass_seconds_bucket{le=+Inf}": 2.0,
         "edgeshard_quarantined_shards": 1.0,
         "edgeshard_missing_rows": 9.0,  # also those in gaps that the report does not list
     }
@@ -85,7 +100,7 @@ def test_a_failure_is_counted_and_named_and_is_no_success(path: Path) -> None:
     metrics.write()
     found = samples(path)
     assert (2.0, 0.0, 0.0) == tuple(
-        found[f"edgeshard_{name}"] for name in ("failed_cycles_total", "cycles_total", "last_success_timestamp_seconds")
+        found[f"edgeshard_{name}"] for name in ("failed_passes_total", "passes_total", "last_success_timestamp_seconds")
     )
     assert before <= found["edgeshard_last_failure_timestamp_seconds{error=DiskFullError}"] <= time.time()
 
@@ -100,6 +115,44 @@ def test_what_waits_is_that_of_the_last_status(path: Path) -> None:
     metrics.write()
     found = samples(path)
     assert (0.0, 0.0) == (found["edgeshard_pending_rows"], found["edgeshard_oldest_pending_seconds"])
+
+
+def test_what_the_store_holds_and_what_is_wrong_is_measured(path: Path) -> None:
+    metrics = MetricsFile(path)
+    status = attrs.evolve(
+        of_status(3.0, 700.0, None),
+        master=MasterStatus("master.db", exists=True, size_bytes=4_096, wal_bytes=512, rows=7),
+        budget=BudgetStatus(1_000, "error", limit_bytes=900, used_bytes=800, dropped_rows=0, is_full=True),
+        clock=ClockReport(datetime.datetime.now(datetime.UTC), ahead_s=90_000.0, rows=5, awaits_confirmation=True),
+        problems=(Problem("budget-full", "red", "full"), Problem("no-merger", "yellow", "none")),
+    )
+    metrics.measure(status)
+    metrics.write()
+    expected = {
+        "pending_rows_by_age{le=60}": 2,
+        "pending_rows_by_age{le=600}": 2,
+        "pending_rows_by_age{le=3600}": 4,
+        "pending_rows_by_age{le=+Inf}": 6,
+        "problems{level=red}": 1,
+        "problems{level=yellow}": 1,
+        "master_bytes": 4_096,
+        "master_wal_bytes": 512,
+        "master_rows": 7,
+        "shards": 3,
+        "live_writers": 3,
+        "budget_limit_bytes": 900,
+        "budget_used_bytes": 800,
+        "budget_full": 1,
+        "clock_in_doubt": 1,
+        "clock_ahead_seconds": 90_000,
+    }
+    found = samples(path)
+    assert expected == {name: found[f"edgeshard_{name}"] for name in expected}
+    metrics.measure(of_status())
+    metrics.write()
+    found = samples(path)
+    gone = {name for name in expected if not name.startswith("live") and found[f"edgeshard_{name}"]}
+    assert set() == gone
 
 
 def test_a_real_merge_and_a_real_status_are_taken(store: edgeshard.Store, path: Path) -> None:
@@ -173,7 +226,7 @@ def test_a_full_disk_is_our_error_and_leaves_the_old_file(small_disk: Path) -> N
     with pytest.raises(DiskFullError) as caught:
         metrics.write()
     assert str(path) == caught.value.path
-    assert 0.0 == samples(path)["edgeshard_cycles_total"]
+    assert 0.0 == samples(path)["edgeshard_passes_total"]
     assert ["edgeshard.prom", "large"] == sorted(os.listdir(small_disk))
 
 
@@ -200,6 +253,54 @@ def test_without_the_extra_the_error_says_what_to_install(path: Path) -> None:
     assert (0, "", True) == (done.returncode, done.stderr, "pip install 'edgeshard[metrics]'" in done.stdout)
 
 
-def test_the_package_does_not_import_the_client() -> None:
-    code = "import sys, edgeshard, edgeshard.cli.metrics, edgeshard.cli; print('prometheus_client' in sys.modules)"
-    assert "False\n" == python(code).stdout
+def test_the_package_imports_neither_the_client_nor_charts() -> None:
+    code = (
+        "import sys, edgeshard, edgeshard.cli.metrics, edgeshard.cli, edgeshard.charts\n"
+        "print({'prometheus_client', 'pygal'} & set(sys.modules))"
+    )
+    assert "set()\n" == python(code).stdout
+
+
+# -- what the guide and the alert rules name --------------------------------------------------------------------------
+
+DOCS = Path(edgeshard.__file__).parent / "docs"
+
+
+def names_of(path: Path) -> set[str]:
+    """The names of the metrics of a file, with the suffixes of counters and histograms."""
+    metrics = MetricsFile(path)
+    metrics.measure(of_status(3.0))
+    metrics.count_failure(StorageIOError("merge into", "master.db", "no"))
+    metrics.write()
+    return {name.partition("{")[0] for name in samples(path)}
+
+
+def test_each_metric_is_in_the_guide_and_the_guide_has_no_other(path: Path) -> None:
+    named = set(re.findall(r"\bedgeshard_[a-z_]+[a-z]\b", (DOCS / "monitoring.md").read_text()))
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in names_of(path) if "pass_seconds" in name}
+    assert names_of(path) - named == {f"edgeshard_pass_seconds_{suffix}" for suffix in ("count", "sum")}
+    assert named - names_of(path) == families
+
+
+def test_the_alert_rules_are_valid_and_name_metrics_that_exist(path: Path) -> None:
+    (group,) = yaml.safe_load((DOCS / "alert-rules.yml").read_text())["groups"]
+    names = names_of(path)
+    for rule in group["rules"]:
+        assert (
+            {"alert", "expr", "labels", "annotations"}
+            <= rule.keys()
+            <= {"alert", "expr", "labels", "annotations", "for"}
+        )
+        used = set(re.findall(r"\bedgeshard_[a-z_]+\b", rule["expr"]))
+        assert used
+        assert used <= names
+        assert {"summary", "description"} == rule["annotations"].keys()
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+    assert len(group["rules"]) == len({rule["alert"] for rule in group["rules"]})
+
+
+def test_the_verbs_that_the_alert_rules_advise_exist() -> None:
+    named = set(re.findall(r"`edgeshard ([a-z-]+)", (DOCS / "alert-rules.yml").read_text()))
+    assert named
+    assert named <= set(verbs.VERBS)

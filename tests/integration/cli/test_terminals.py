@@ -59,6 +59,7 @@ VERBS: list[list[str]] = [
         ["merge", "EVIL"],
         ["merge", "ROOT", "EVIL"],
     ),
+    *(["status", "ROOT", "--html", "ROOT/EVIL.html"], ["status", "EVIL", "--html", "ROOT/EVIL.html"]),
     *(["query", "ROOT", "select * from agent_data"], ["query", "ROOT", "select * from agent_data", "--json"]),
     *(
         ["query", "ROOT", 'select * from "vEVIL"'],

@@ -33,6 +33,7 @@ def command(store: Path, script: str, *options: str) -> list[str]:
 def run(store: Path, *example: str) -> str:
     done = subprocess.run(command(store, *example), capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert str(store) in done.stdout, "it does not say where its rows are"
     return done.stdout
 
 

@@ -100,19 +100,20 @@ def test_a_recipe_is_short_and_listed(name: str) -> None:
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_of_both_pools_write_each_task_once(tmp_path: Path, start: str) -> None:
     printed = run("worker_pools.py", tmp_path, "--start", start)
-    assert ["Pool: 200 tasks", "ProcessPoolExecutor: 200 tasks"] == printed
+    assert ["Pool: 200 tasks", "ProcessPoolExecutor: 200 tasks", f"the store is {tmp_path}"] == printed
     assert [(400,)] == edgeshard.Store(tmp_path).query("select count(*) from square")
 
 
 @pytest.mark.slow
 def test_log_records_of_all_processes_arrive(tmp_path: Path) -> None:
-    assert ["ERROR 8", "INFO 400"] == run("log_handler.py", tmp_path)
+    assert [f"{lines} in {tmp_path}" for lines in ("ERROR 8", "INFO 400")] == run("log_handler.py", tmp_path)
     assert 1 < len(edgeshard.Store(tmp_path).query("select distinct agent_id from log_line_with_agent"))
 
 
 @pytest.mark.slow
 def test_agents_build_on_what_the_others_found(tmp_path: Path) -> None:
-    printed = run("llm_agents.py", tmp_path)
+    *printed, last = run("llm_agents.py", tmp_path)
+    assert f"the store is {tmp_path}" == last
     assert ["parser,", "cache,", "network,", "storage,"] == [line.split()[2] for line in printed]
     store = edgeshard.Store(tmp_path)
     assert [(20, 5)] == store.query("select count(*), count(distinct agent_id) from finding_with_agent")
@@ -122,7 +123,7 @@ def test_agents_build_on_what_the_others_found(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_each_task_of_a_queue_is_one_row(tmp_path: Path) -> None:
-    assert ["100 rows of 100 tasks"] == run("huey_tasks.py", tmp_path)
+    assert [f"100 rows of 100 tasks in {tmp_path / 'data'}"] == run("huey_tasks.py", tmp_path)
 
 
 @pytest.mark.slow

@@ -188,7 +188,8 @@ def test_a_watching_process_merges_what_other_processes_write(store: edgeshard.S
             time.sleep(1.2)  # it is idle again
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=PATIENCE_S)
-    assert (0, "") == (process.returncode, err)
+    assert (0, 1) == (process.returncode, len(err.splitlines())), err
+    assert f" watches {store.root}: " in err
     assert out.startswith("merged 3 rows in ")
 
 
@@ -352,14 +353,13 @@ def test_settings_that_cannot_work_are_refused(store: edgeshard.Store, settings:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_watcher_that_is_asked_to_stop_exits_0(store: edgeshard.Store, number: int) -> None:
-    with watcher(store) as process:
+    with watcher(store, "--quiet") as process:
         write(store, "agent", 1)
         await_that(lambda: count(store) == 1)
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE_S)
         process.told.wait_for("STOPPING=1")  # type: ignore[attr-defined]
-    assert (0, "") == (process.returncode, err)
-    assert "merged 1 row" in out
+    assert (0, "", "") == (process.returncode, err, out)
     assert not is_locked(store.root / "watch.lock")
 
 
@@ -497,7 +497,7 @@ def test_metrics_are_kept_in_a_file(store: edgeshard.Store, tmp_path: Path) -> N
         await_that(lambda: figure("edgeshard_pending_rows") == 0)
         store.master_path.rename(store.root / "kept")
         store.master_path.touch()
-        await_that(lambda: (figure("edgeshard_failed_cycles_total") or 0) > 0)
+        await_that(lambda: (figure("edgeshard_failed_passes_total") or 0) > 0)
         (store.root / "kept").rename(store.master_path)
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(PATIENCE_S)
@@ -573,12 +573,12 @@ def test_a_full_disk_under_stdout_does_not_keep_rows_from_being_merged(
 
 def test_metrics_are_kept_also_where_the_store_cannot_be_looked_at(store: edgeshard.Store, tmp_path: Path) -> None:
     path = tmp_path / "edgeshard.prom"
-    reporter = services._MergeReporter(store, MetricsFile(path), status_every_s=NEVER_S, as_json=False)
+    reporter = services._MergeReporter(store, "watches", MetricsFile(path), status_every_s=NEVER_S, as_json=False)
     store.root.touch()  # no folder
     reporter.merged(MergeReport(rows=7))
     assert "edgeshard_rows_merged_total 7.0" in path.read_text()
     reporter.failed(StorageIOError("merge into", store.master_path, "no"))
-    assert "edgeshard_failed_cycles_total 1.0" in path.read_text()
+    assert "edgeshard_failed_passes_total 1.0" in path.read_text()
 
 
 def test_who_waits_long_for_another_merger_says_so(

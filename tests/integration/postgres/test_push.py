@@ -1065,7 +1065,8 @@ def test_a_watch_pushes_what_merges_bring_until_it_is_told_to_stop(
         assert 10 == json.loads(line_of(process))["rows"]
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert (0, "", list(range(20))) == (process.returncode, said, numbers(pg))
+    assert (0, 1, list(range(20))) == (process.returncode, len(said.splitlines()), numbers(pg)), said
+    assert f" pushes what merges bring to {store.root}: " in said
 
 
 @pytest.mark.slow
@@ -1074,6 +1075,7 @@ def test_a_watch_goes_on_once_the_server_is_back(store: edgeshard.Store, pg_serv
     fill(store, "a", 0, 10)
     process = watching(store, pg_server.dsn(name), "--json")
     assert 10 == json.loads(line_of(process))["rows"]
+    assert " pushes what merges bring to " in line_of(process, "stderr")
     pg_server.kill()
     try:
         fill(store, "a", 10, 10)

@@ -445,8 +445,8 @@ def test_a_watching_command_says_what_it_pruned(
 ) -> None:
     from edgeshard.cli import services
 
-    reporter = services._MergeReporter(store, None, status_every_s=NEVER_S, as_json=False)
-    with caplog.at_level(logging.INFO, "edgeshard"):
+    reporter = services._MergeReporter(store, "watches", None, status_every_s=NEVER_S, as_json=False)
+    with caplog.at_level(logging.DEBUG, "edgeshard"):
         reporter.merged(MergeReport(rows=0, pruned=PruneReport(rows=12, by_reason={"older than": 12})))
     assert "pruned 12 rows" in caplog.text
     assert reporter.summary().endswith("pruned 12 rows")

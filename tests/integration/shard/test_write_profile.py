@@ -403,7 +403,7 @@ def test_the_command_takes_the_level_for_watching_alone(store: edgeshard.Store) 
         time.sleep(0.01)
     process.terminate()
     out, _ = process.communicate(timeout=60)
-    assert (0, True) == (process.returncode, out.startswith("merged 1 row"))
+    assert (0, True) == (process.returncode, out.startswith("merged 1 row "))
 
 
 def test_a_shard_of_small_pages_is_salvaged_without_its_header(store: edgeshard.Store) -> None:

@@ -88,6 +88,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "merge of sources": lambda store, out: store.merge([out.parent / "data" / "master.db"]),
     "merge, dry run": lambda store, _: store.merge(dry_run=True),
     "merge_now": lambda store, _: store.merge_now(),
+    "disk_budget": lambda store, _: store.disk_budget(),
     "note_budget": lambda store, _: store.note_budget("100M"),
     "watcher": lambda store, _: store.watcher(),
     "query": lambda store, _: store.query("select 1"),
@@ -100,6 +101,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "read": lambda store, _: store.read(edgeshard.AgentData),
     "shell": lambda store, _: store.shell().__enter__(),
     "status": lambda store, _: store.status(),
+    "activity": lambda store, _: store.activity(),
     "tables": lambda store, _: store.tables(),
     "verify": lambda store, _: store.verify(),
     "salvage": lambda store, out: store.salvage(out.parent / "data" / "shards" / "door.db"),
@@ -138,6 +140,7 @@ VERBS: list[list[str]] = [
     ["status", "ROOT"],
     ["tables", "ROOT"],
     ["status", "ROOT", "--watch"],
+    ["status", "ROOT", "--html", "OUT/page.html"],
     ["verify", "ROOT"],
     ["query", "ROOT", "select 1"],
     ["query", "ROOT", "select 1", "--fresh"],
@@ -349,7 +352,7 @@ def test_a_master_that_is_not_a_file_has_a_message_of_its_own(
     break_master(place.data)
     before = tree(place.folder)
     for name, call in METHODS.items():
-        if name in ("ensure_exists", "note_budget", "watcher", "push_watcher", "salvage"):
+        if name in ("ensure_exists", "note_budget", "disk_budget", "watcher", "push_watcher", "salvage"):
             continue
         with pytest.raises(EdgeshardError) as caught:
             result = call(edgeshard.Store(place.data.root), out)

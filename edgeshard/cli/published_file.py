@@ -1,0 +1,76 @@
+"""Files that other programs read while a command keeps them up to date: metrics, and pages for a web server.
+
+Their readers run as other users, so everybody may read these files. Each is replaced as a whole: a reader sees the old
+one or the new one, and never a part of it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+from edgeshard.errors import ConfigurationError
+from edgeshard.store import explain_os_error
+
+#: Everybody may read it, whatever the umask is.
+_MODE = 0o644
+
+
+class PublishedFile:
+    """A file that is replaced again and again.
+
+    Args:
+        path: the file.
+        action: what writing it is called in errors, such as "write metrics".
+
+    Attributes:
+        path: the file, absolute.
+
+    Raises:
+        ConfigurationError: its folder does not exist, or the path is a folder.
+        AccessError, DiskFullError, StorageIOError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], action: str) -> None:
+        self.path = os.path.abspath(path)
+        self._action = action
+        self._check()
+
+    def replace(self, content: bytes) -> None:
+        """Replace the file.
+
+        Raises:
+            AccessError, DiskFullError, StorageIOError: it cannot be written; the old file stays.
+        """
+        try:
+            self._replace(content)
+        except OSError as error:
+            raise explain_os_error(error, self._action, self.path) from error
+
+    def _replace(self, content: bytes) -> None:
+        """Write the file anew under another name, which no reader looks for, and let it take the old one's place."""
+        unfinished = f"{self.path}.{secrets.token_hex(4)}.new"
+        handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _MODE)
+        try:
+            with open(handle, "wb") as file:
+                os.fchmod(handle, _MODE)
+                file.write(content)
+            os.replace(unfinished, self.path)
+        except BaseException:
+            os.unlink(unfinished)
+            raise
+
+    def _check(self) -> None:
+        """Raise an error now, and not when the content has been made, if the file cannot be written."""
+        import tempfile  # slow to import, and most commands publish nothing
+
+        folder = os.path.dirname(self.path)
+        if os.path.isdir(self.path):
+            raise ConfigurationError(self._action, self.path, "it is a folder; name a file in it")
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ConfigurationError(self._action, self.path, f"there is no folder {folder}; create it") from error
+        except OSError as error:
+            raise explain_os_error(error, self._action, self.path) from error
