@@ -1171,9 +1171,10 @@ class ClockReport(Report):
         if self.ahead_s:
             return (
                 f"the clock shows {wall}; it went ahead by {_days(self.ahead_s)}, and "
-                f"{units.count(self.rows, 'row')} will be older by that once it is confirmed: if it stays there, "
-                f"in {_days(self.confirmed_in_s)} in which this machine is on or merges each day. If it is "
-                "wrong, set it; if that time has really passed, confirm it"
+                f"{units.count(self.rows, 'row')} will be older by that once it is confirmed, by you or by "
+                f"{_days(self.confirmed_in_s)} in which this machine is on or merges each day. Until then deletions by "
+                "age wait, and all else goes on. If it is wrong, or was when these rows arrived, do not confirm it; if "
+                "that time has really passed, confirm it"
             )
         return f"the clock shows {wall}, and rows become older by it"
 
@@ -1272,7 +1273,8 @@ class BudgetStatus(Report):
         left_bytes: what is left for writers; negative if merging needs more than its reserve.
         open_shards: how many shards are open.
         least_bytes: the least budget with which one shard more can be open, besides what rows take.
-        is_full: whether no further shard can be opened, and writers are refused sooner or later.
+        is_full: whether no further shard can be opened, or the writer of one that is there is refused.
+        is_nearly_full: whether writers will soon be refused: pending rows and merging need what is not used yet.
     """
 
     max_bytes: int
@@ -1286,6 +1288,7 @@ class BudgetStatus(Report):
     open_shards: int = 0
     least_bytes: int = 0
     is_full: bool = False
+    is_nearly_full: bool = False
 
 
 @attrs.frozen(repr=False)
@@ -1422,6 +1425,7 @@ ProblemKind = Literal[
     "budget-full",
     "clock-unconfirmed",
     "watcher-stalled",
+    "merge-stalled",
     "no-merger",
     "pending",
     "budget-high",
@@ -1495,6 +1499,30 @@ class WatcherStatus(Report):
 
 
 @attrs.frozen(repr=False)
+class MergeStatus(Report):
+    """A merge, or a prune, that was at work when the store was read: the process that holds ``merge.lock``.
+
+    Attributes:
+        pid: the process, or None if it is not known, or of another container.
+        is_stopped: whether a signal has stopped it.
+        idle_s: for how long it has committed nothing, in seconds, or None if that is not known. A merge commits every
+            few seconds at least.
+    """
+
+    pid: int | None
+    is_stopped: bool
+    idle_s: float | None
+
+    def _line(self) -> str:
+        who = "a merge" if self.pid is None else f"a merge (pid {self.pid})"
+        if self.is_stopped:
+            return f"{who} is stopped, and keeps other mergers from the store"
+        if self.idle_s is None:
+            return f"{who} is at work"
+        return f"{who} has committed nothing for {units.duration(self.idle_s)}, and keeps other mergers from the store"
+
+
+@attrs.frozen(repr=False)
 class StatusReport(Report):
     """What `Store.status` found.
 
@@ -1502,6 +1530,7 @@ class StatusReport(Report):
         at: when the store was read.
         watching: whether a watcher merges new rows, or None if that cannot be determined; False if it is stalled.
         watcher: the watcher, stalled or not, or None if there is none, or nothing is known of it.
+        merge: the merge or prune that is at work, also a watcher's, or None if there is none.
         master: the master.
         shards: the shards: quarantined ones first, then by pending rows (most first), then by agent.
         gaps: rows known to exist that neither the master nor a shard has, by agent, stream and seq.
@@ -1542,6 +1571,7 @@ class StatusReport(Report):
     clock: ClockReport | None = None
     blocked_rows: int = 0
     watcher: WatcherStatus | None = None
+    merge: MergeStatus | None = None
     problems: tuple[Problem, ...] = ()
 
     @property

@@ -287,6 +287,11 @@ def is_full(budget: Budget, usage: Usage) -> bool:
     return left_for_writers(budget, usage) < LEAST_SHARD_BYTES
 
 
+def is_refused(budget: Budget, usage: Usage, file_bytes: int) -> bool:
+    """Return whether the writer of a shard that is there is refused to write; `usage` is without that shard."""
+    return writer_quota(budget, usage, file_bytes).total_bytes == 0
+
+
 # -- the merger -------------------------------------------------------------------------------------------------------
 
 

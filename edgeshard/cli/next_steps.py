@@ -96,7 +96,7 @@ def _quarantined(problem: Problem, report: StatusReport, root: Path) -> NextStep
 
 def move_away(path: str) -> str:
     """Return the command that moves a shard with its WAL out of a store."""
-    return f"mv {quote(path)}* /var/tmp/"
+    return f"mv -n {quote(path)}* /var/tmp/"
 
 
 def _blocked(problem: Problem, _: StatusReport, root: Path) -> NextStep:
@@ -138,14 +138,17 @@ def _budget_full(_: Problem, report: StatusReport, root: Path) -> NextStep:
     return NextStep(f"{advice[0].upper()}{advice[1:]}:", tuple(commands))
 
 
-def _budget_high(_: Problem, __: StatusReport, root: Path) -> NextStep:
-    commands = command("prune", root, "--older-than", "AGE", "--dry-run"), command("merge", root, "--max-bytes", "SIZE")
-    return NextStep("Prune old rows, or raise the budget, before writers are refused:", commands)
+def _budget_high(_: Problem, report: StatusReport, root: Path) -> NextStep:
+    merge = (command("merge", root),) if report.pending_rows else ()
+    first = "Merge, prune" if merge else "Prune"
+    prune, enlarge = command("prune", root, "--older-than", "AGE"), command("merge", root, "--max-bytes", "SIZE")
+    advice = f"{first} old rows, or raise the budget, before writers are refused:"
+    return NextStep(advice, (*merge, prune, enlarge))
 
 
 def _clock(_: Problem, __: StatusReport, root: Path) -> NextStep:
-    advice = "If the clock is wrong, set it. If it is right, confirm it:"
-    return NextStep(advice, (command("clock", root), command("clock", root, "--confirm")))
+    advice = "Set the clock if it is wrong. Only if it is right, and was right when rows arrived, confirm it:"
+    return NextStep(advice, (command("clock", root, "--confirm"),))
 
 
 def _agent_clock(problem: Problem, _: StatusReport, root: Path) -> NextStep:
@@ -172,6 +175,16 @@ def _receipt(_: Problem, __: StatusReport, root: Path) -> NextStep:
     return NextStep(advice, (command("receipt", root, "FILE", "--trust"),))
 
 
+def _stalled_merge(_: Problem, report: StatusReport, root: Path) -> NextStep:
+    merge = report.merge
+    process = "PID" if merge is None or merge.pid is None else str(merge.pid)
+    if merge is not None and merge.is_stopped:
+        return NextStep("Let it go on:", (f"kill -CONT {process}",))
+    advice = "If it hangs, end it: what it committed stays, and the next merge continues."
+    find = (f"lslocks | grep {quote(str(root / 'merge.lock'))}",) if process == "PID" else ()
+    return NextStep(advice, (*find, f"kill {process}", command("merge", root)))
+
+
 _STEPS: Final[dict[ProblemKind, Callable[[Problem, StatusReport, Path], NextStep]]] = {
     "damaged-master": _damaged_master,
     "quarantined": _quarantined,
@@ -185,6 +198,7 @@ _STEPS: Final[dict[ProblemKind, Callable[[Problem, StatusReport, Path], NextStep
     "clock-doubtful": _clock,
     "agent-clock-ahead": _agent_clock,
     "watcher-stalled": _watcher,
+    "merge-stalled": _stalled_merge,
     "no-merger": _merge,
     "pending": _merge,
     "receipt-unconfirmed": _receipt,
@@ -283,7 +297,10 @@ def _loss_step(cause: str, database: str, kind: str, gaps: Sequence[Gap], root: 
         advice = "Merge the master that was replaced, or a newer snapshot of it. Without any, accept the loss:"
         merges = _merges(root) or (command("merge", root, "--from", "DATABASE"),)
         return NextStep(advice, (*merges, *accept))
-    advice = "If status shows that their shard is quarantined, salvage it. If they are lost for good, accept that:"
+    advice = (
+        "If status shows that their shard is quarantined, salvage it; what that could not read is lost. If they are "
+        "lost for good, accept that:"
+    )
     return NextStep(advice, (command("status", root), *accept))
 
 

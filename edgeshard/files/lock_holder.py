@@ -82,7 +82,7 @@ class Holder:
     @property
     def is_stopped(self) -> bool:
         """Whether a signal stopped the process (SIGSTOP, Ctrl-Z) and it has not been continued, as far as is known."""
-        return self.pid is not None and _stat(self.pid)[:1] == [b"T"]
+        return self.pid is not None and is_stopped(self.pid)
 
     def describe(self) -> str:
         """Return which process it is, and since when it holds the lock."""
@@ -131,6 +131,20 @@ def find_holder(lock: Path) -> Holder | None:
     role = cast("Role", found[1].decode())
     since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=held_s)
     return Holder(role, pid if is_near else None, pid, since, held_s)
+
+
+def find_owner(lock: Path) -> int | None:
+    """Return the process that has a lock file, also one without a note, or None if that cannot be determined."""
+    holder = find_holder(lock)
+    if holder is not None:
+        return holder.pid
+    owners = _lock_owners(lock)
+    return next(iter(owners)) if len(owners) == 1 and min(owners) > 0 else None
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a signal stopped a process (SIGSTOP, Ctrl-Z), as far as is known."""
+    return _stat(pid)[:1] == [b"T"]
 
 
 def _is_running(process: _Process, lock: Path) -> bool:

@@ -8,7 +8,7 @@ created: as long as there is no master, all rows are pending. What is reported m
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -78,12 +78,13 @@ def status(root: Path) -> StatusReport:
                 stream_rows = row_states.load(connection)
                 retired_states = row_states.retired_states(connection)
                 master = _master_status(connection, path, found, _merged_at(connection, view, at))
-                budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
+                dropped_rows = pruned_ranges.by_reason(connection).get(rules.BUDGET, 0)
                 peers = tuple(_peers(connection))
                 space = measure_space(connection, root)
                 clock = None if found is None else clock_status.load(connection)
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-            listed = scan.shard_files(store_folder.resolve_shards(root))
+            listed = list(scan.shard_files(store_folder.resolve_shards(root)))
+            budget = _budget_status(root, dropped_rows, listed)
             examined = [(file, find_pending(connection, view, file)) for file in listed]
             there = [(file, pending) for file, pending in examined if pending is not None]
             known = [*notes.rows, *(each for _, pending in there for each in pending.truncated)]
@@ -114,6 +115,7 @@ def status(root: Path) -> StatusReport:
         clock=clock,
         blocked_rows=blocked_rows,
         watcher=watcher,
+        merge=liveness.find_merge(root) if _is_locked(paths.merge_lock(root)) else None,
     )
     return attrs.evolve(report, problems=verdict.find_problems(report))
 
@@ -187,7 +189,7 @@ def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:
             yield ClockAhead(agent, table, (timestamp - now) / 1e6)
 
 
-def _budget_status(root: Path, dropped_rows: int) -> BudgetStatus | None:
+def _budget_status(root: Path, dropped_rows: int, shards: Sequence[ShardFile]) -> BudgetStatus | None:
     budget = load_budget(root)
     if budget is None:
         return None
@@ -203,8 +205,18 @@ def _budget_status(root: Path, dropped_rows: int) -> BudgetStatus | None:
         left_bytes=policy.left_for_writers(budget, usage),
         open_shards=usage.open,
         least_bytes=policy.least_budget(usage.open + 1),
-        is_full=policy.is_full(budget, usage),
+        is_full=policy.is_full(budget, usage) or _is_refused(root, budget, shards),
+        is_nearly_full=policy.is_nearly_full(budget, usage, was_warned=False),
     )
+
+
+def _is_refused(root: Path, budget: policy.Budget, shards: Sequence[ShardFile]) -> bool:
+    """Return whether the writer of the largest shard is refused to write: it is the first one for which that holds."""
+    if not shards:
+        return False
+    largest = max(shards, key=lambda file: file.file_bytes)
+    usage = measure(root, without=paths.stem_of(largest.name))
+    return policy.is_refused(budget, usage, largest.file_bytes)
 
 
 def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datetime.datetime) -> ShardStatus:

@@ -25,6 +25,9 @@ MERGER_RECENT_S: Final = 900.0
 #: Rows may be pending for so many seconds while a merger is alive. An age that is only an upper bound does not count.
 PENDING_MAX_S: Final = 900.0
 
+#: A merge that is at work may commit nothing for so many seconds.
+IDLE_MAX_S: Final = 300.0
+
 #: The part of the disk budget that may be in use.
 BUDGET_HIGH: Final = 0.8
 
@@ -80,17 +83,18 @@ def _of_budget(report: StatusReport) -> Iterator[Problem]:
     budget = report.budget
     if budget is None:
         return
-    used = f"{units.size(budget.used_bytes)} of {units.size(budget.limit_bytes)} used"
+    left = f"{units.size(max(0, budget.left_bytes))} left for writers"
+    used = f"{units.size(budget.used_bytes)} of {units.size(budget.limit_bytes)} used, {left}"
     if budget.is_full:
-        left = f"{units.size(max(0, budget.left_bytes))} left for writers"
-        yield Problem("budget-full", "red", f"the disk budget is full: {used}, {left}")
+        yield Problem("budget-full", "red", f"the disk budget is full: {used}")
     elif _is_high(budget):
         yield Problem("budget-high", "yellow", f"the disk budget is nearly used up: {used}")
 
 
 def _is_high(budget: BudgetStatus) -> bool:
     """Return whether a budget is nearly used up. One that drops the oldest rows is meant to be."""
-    return budget.on_full == "error" and budget.used_bytes > BUDGET_HIGH * budget.limit_bytes
+    is_high = budget.is_nearly_full or budget.used_bytes > BUDGET_HIGH * budget.limit_bytes
+    return budget.on_full == "error" and is_high
 
 
 def _of_clocks(report: StatusReport) -> Iterator[Problem]:
@@ -113,6 +117,10 @@ def _of_merger(report: StatusReport) -> Iterator[Problem]:
         # what another merger does meanwhile does not show that this one goes on
         level: Level = "red" if report.pending_rows else "yellow"
         yield Problem("watcher-stalled", level, f"{watcher}; {report.pending}")
+        return
+    merge = report.merge
+    if merge is not None and report.pending_rows and (merge.is_stopped or (merge.idle_s or 0.0) > IDLE_MAX_S):
+        yield Problem("merge-stalled", "red", f"{merge}; {report.pending}")
         return
     is_recent = report.merged_s_ago is not None and report.merged_s_ago <= MERGER_RECENT_S
     if report.watching is False and not is_recent:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from filelock import FileLock
 
 from edgeshard.errors import ConfigurationError, MergeInProgressError, StoreWatchedError, WatcherStalledError
-from edgeshard.files import lock_holder, locks, paths
+from edgeshard.files import lock_holder, lock_pulse, locks, paths
 from edgeshard.log_fields import fields
 from edgeshard.merge import liveness
 from edgeshard.reports import WatcherStatus
@@ -42,7 +42,25 @@ _PRUNE_STEP_S = 0.5
 _LOG_AFTER_S = 10.0
 
 
-def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:
+class MergeLock:
+    """``merge.lock``, held by this process, which other processes are told since when.
+
+    Args:
+        path: the lock file.
+        held: its lock.
+    """
+
+    def __init__(self, path: Path, held: FileLock) -> None:
+        self._held = held
+        self._pulse = lock_pulse.Pulse(path, 0.0)
+
+    def release(self) -> None:
+        """Release it."""
+        self._pulse.end()
+        self._held.release()
+
+
+def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> MergeLock | None:
     """Take ``merge.lock``, or return None if `should_stop` returned True meanwhile.
 
     Args:
@@ -54,7 +72,9 @@ def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
         MergeInProgressError: another merger held it for all that time.
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    return _lock(root, paths.merge_lock(root), wait_s, _PRUNE_STEP_S, should_stop, "is working on it")
+    path = paths.merge_lock(root)
+    held = _lock(root, path, wait_s, _PRUNE_STEP_S, should_stop, "is working on it")
+    return None if held is None else MergeLock(path, held)
 
 
 @contextlib.contextmanager
@@ -179,6 +199,11 @@ def _wait_for(
             raise refusal()
 
 
+def _owner(path: Path) -> str:
+    pid = lock_holder.find_owner(path)
+    return "" if pid is None else f" (process {pid})"
+
+
 def _refusal(root: Path, path: Path, doing: str, waited_s: float) -> MergeInProgressError:
     """Return the error for whoever did not get a lock.
 
@@ -189,6 +214,6 @@ def _refusal(root: Path, path: Path, doing: str, waited_s: float) -> MergeInProg
         waited_s: for how long the caller wanted to wait, in seconds.
     """
     holder = lock_holder.find_holder(path)
-    who = f" ({holder.describe()})" if holder is not None else ""
+    who = f" ({holder.describe()})" if holder is not None else _owner(path)
     advice = "try again later" if waited_s else "try again later, or wait for it with lock_wait=seconds"
     return MergeInProgressError("merge into", paths.master(root), f"another merger {doing}{who}; {advice}")

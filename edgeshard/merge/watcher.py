@@ -30,7 +30,7 @@ from filelock import FileLock
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
-from edgeshard.files import fingerprint, folders, lock_holder, paths, store_folder, watcher_pulse
+from edgeshard.files import fingerprint, folders, lock_holder, lock_pulse, paths, store_folder
 from edgeshard.files import locks as file_locks
 from edgeshard.log_fields import fields
 from edgeshard.merge import locks
@@ -463,7 +463,7 @@ class _WatchLock:
         self._should_stop = should_stop
         self._held: FileLock | None = None
         self._note = b""
-        self._pulse: watcher_pulse.Pulse | None = None
+        self._pulse: lock_pulse.Pulse | None = None
         self._file: tuple[int, int] | None = None
 
     @property
@@ -483,7 +483,7 @@ class _WatchLock:
         self._held = held
         if held is not None:
             self._note = lock_holder.leave_note(self._path, "watch")
-            self._pulse = watcher_pulse.Pulse(self._path, self._rescan_s)
+            self._pulse = lock_pulse.Pulse(self._path, self._rescan_s)
             with sqlite.translate_errors("watch store", str(self._root)):
                 self._file = fingerprint.identity(self._path)
         return self.is_held

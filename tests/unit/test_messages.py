@@ -18,7 +18,8 @@ PACKAGE = Path(__file__).parents[2] / "edgeshard"
 #: These are commands themselves, or describe one.
 COMMANDS = ("cli", "bench", "__main__.py", "merge/__main__.py")
 
-OPTION = re.compile(r"(?<![\w-])--[a-z]")
+#: CSS has custom properties, such as var(--text).
+OPTION = re.compile(r"(?<![\w-])(?<!var\()--[a-z]")
 COMMAND = re.compile(r"`edgeshard (?!help\b)[a-z-]+")
 CALL = re.compile(r"\b[Ss]tore\.[a-z_]+")
 

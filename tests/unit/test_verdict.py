@@ -88,7 +88,10 @@ def test_red_problems_come_first() -> None:
 def test_commands_are_quoted_and_printable() -> None:
     report = judged(shard(name="a'b\x1b[2J.db", reason="x"))
     salvage, move = next_steps.next_step(report.problems[0], report, Path("/d")).commands
-    assert (r"edgeshard salvage /d $'/d/shards/a\'b\u001b[2J.db'", r"mv $'/d/shards/a\'b\u001b[2J.db'* /var/tmp/") == (
+    assert (
+        r"edgeshard salvage /d $'/d/shards/a\'b\u001b[2J.db'",
+        r"mv -n $'/d/shards/a\'b\u001b[2J.db'* /var/tmp/",
+    ) == (
         salvage,
         move,
     )

@@ -273,6 +273,26 @@ def test_a_new_shard_is_refused_where_there_is_no_room_for_it(tmp_path: Path) ->
         assert not shard_path(store, f"other{opened}").exists()
 
 
+def test_status_is_red_while_a_writer_is_refused(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="4M")
+    with store.shard("agent") as shard:
+        fill(lambda n: shard.write({"n": n, "x": "x" * 200}))
+        store.merge()
+    warned_of = []
+    for rows in (300, 1):  # what is too little for many rows may do for one
+        with suppress(DiskBudgetError):
+            while True:
+                with store.shard("agent") as shard:
+                    shard.write_many({"n": n, "x": "x" * 200} for n in range(rows))
+        warned_of.append(store.status().problems[0])
+    assert [("budget-high", "yellow"), ("budget-full", "red")] == [(each.kind, each.level) for each in warned_of]
+    with pytest.raises(DiskBudgetError):
+        store.shard("agent")
+    store.merge()
+    assert store.status().complete
+    store.shard("agent").close()
+
+
 def test_the_logs_count(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="10M")
     with store.shard("agent") as shard:

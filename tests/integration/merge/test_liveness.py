@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 import edgeshard
-from edgeshard.cli import main
+from edgeshard.cli import main, next_steps
 from edgeshard.errors import MergeInProgressError, StorageIOError, StoreWatchedError, WatcherStalledError
 from edgeshard.files import lock_holder, locks, paths
-from edgeshard.files.watcher_pulse import Pulse
+from edgeshard.files.lock_pulse import Pulse
+from edgeshard.inspect import verdict
 from edgeshard.merge.merger import Merger
 from edgeshard.reports import WatcherStatus
 from tests.support.processes import merge_command
@@ -42,6 +43,12 @@ def watcher_of(store: edgeshard.Store) -> WatcherStatus:
     found = store.status().watcher
     assert found is not None
     return found
+
+
+HANGING = """
+import sys, time, edgeshard
+edgeshard.Store(sys.argv[1]).merge(should_stop=lambda: print("at work", flush=True) or time.sleep(600) or False)
+"""
 
 
 @pytest.fixture
@@ -110,7 +117,9 @@ def test_each_commit_counts_because_a_long_pass_is_no_failure(
     write(store, "a", 1)
     watcher = store.watcher(rescan=NEVER_S)
     assert watcher.open()
-    assert 3 == len(beats), "when it began to watch, after the commit, and after the pass"
+    mergers = [beat for beat in beats if beat is not beats[0]]
+    assert 1 == len(mergers), "when the merge began"
+    assert 3 == len(beats) - len(mergers), "when it began to watch, after the commit, and after the pass"
     watcher.close()
 
 
@@ -120,7 +129,9 @@ def test_a_lock_that_no_watcher_holds_is_waited_for(store: edgeshard.Store) -> N
     held = locks.lock(paths.watch_lock(store.root))
     assert held is not None
     assert (None, None) == (store.status().watching, store.status().watcher)
-    with pytest.raises(MergeInProgressError, match="another merger watches it; try again later, or wait") as refused:
+    with pytest.raises(
+        MergeInProgressError, match=r"another merger watches it \(process \d+\); try again later, or wait"
+    ) as refused:
         store.merge()
     assert MergeInProgressError is type(refused.value)
     held.release()
@@ -197,3 +208,37 @@ def test_a_watcher_that_was_stopped_is_not_taken_for_a_merger_until_it_goes_on(t
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.slow
+def test_a_merge_that_hangs_is_named_and_ended_as_status_says(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, "agent", 1)
+    hanging = [sys.executable, "-c", HANGING, str(store.root)]
+    with subprocess.Popen(hanging, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "at work\n" == process.stdout.readline()
+            assert "red" != store.status().verdict  # it has only begun
+            monkeypatch.setattr(verdict, "IDLE_MAX_S", 0.01)
+            time.sleep(0.05)
+            with pytest.raises(MergeInProgressError, match=rf"\(process {process.pid}\)"):
+                store.merge()
+            report = store.status()
+            assert [("merge-stalled", "red")] == [(problem.kind, problem.level) for problem in report.problems]
+            kill, _ = next_steps.next_step(report.problems[0], report, store.root).commands
+            monkeypatch.undo()
+            process.send_signal(signal.SIGSTOP)
+            wait_until(lambda: store.status().verdict == "red")
+            found = store.status().merge
+            assert found is not None
+            assert (process.pid, True) == (found.pid, found.is_stopped)
+            process.send_signal(signal.SIGCONT)
+            assert ["kill", str(process.pid)] == kill.split()
+            subprocess.run(kill.split(), check=True)
+            assert -signal.SIGTERM == process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+    assert 1 == store.merge().rows
+    assert store.status().merge is None

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeshard.files import locks, watcher_pulse
-from edgeshard.files.watcher_pulse import Pulse, last_beat
+from edgeshard.files import lock_pulse, locks
+from edgeshard.files.lock_pulse import Pulse, last_beat
 from tests.support.users import User, as_root, run_as
 
 
@@ -106,8 +106,8 @@ def test_another_user_who_may_only_read_the_file_sees_it() -> None:
 
 
 def test_where_the_system_has_no_such_locks_nothing_is_known(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher_pulse, "_SET", None)
-    monkeypatch.setattr(watcher_pulse, "_GET", None)
+    monkeypatch.setattr(lock_pulse, "_SET", None)
+    monkeypatch.setattr(lock_pulse, "_GET", None)
     pulse = Pulse(lock, 1.0)
     assert last_beat(lock) is None
     pulse.end()

@@ -1,12 +1,13 @@
-"""When a watcher last finished a pass: it tells the kernel, and other processes ask the kernel. No file is written.
+"""When the holder of a lock file last got on: it tells the kernel, and other processes ask the kernel.
 
-The watcher locks a range of bytes of its lock file, far beyond the file's end. Where the range begins says when the
-pass ended, and how long it is says how often the watcher checks all shards. The kernel keeps such a lock in memory
-until the watcher ends, however it ends. It is an open file description lock (fcntl(2)): the lock that `filelock` takes
-(flock) is independent of it, it survives the closing of other descriptors of the file, and any process that may read
-the file can ask for it, also one of another user or of another container.
+No file is written. A watcher gets on with each pass, and a merge when it begins. They lock a range of bytes of their
+lock file, far beyond the file's end. Where the range begins says when that was, and how long it is says how often a
+watcher checks all shards. The kernel keeps such a lock in memory until the process ends, however it ends. It is an open
+file description lock (fcntl(2)): the lock that `filelock` takes (flock) is independent of it, it survives the closing
+of other descriptors of the file, and any process that may read the file can ask for it, also one of another user or of
+another container.
 
-Where the system has no such locks (macOS), nothing is known of passes, and a held lock file is all there is to go by.
+Where the system has no such locks (macOS), nothing of that is known, and a held lock file is all there is to go by.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ _LENGTH_BITS: Final = 24
 
 @attrs.frozen
 class Beat:
-    """What a watcher told of its last pass.
+    """What the holder of a lock file told last.
 
     Attributes:
-        age_s: how long ago it ended, or, before the first one, how long the store has been watched; in seconds during
-            which the machine did not sleep.
-        rescan_s: how often the watcher checks all shards, in seconds; at most 46 hours.
+        age_s: how long ago that was, in seconds during which the machine did not sleep. A watcher tells it when it
+            begins and after each pass, a merge when it begins.
+        rescan_s: how often a watcher checks all shards, in seconds; at most 46 hours.
     """
 
     age_s: float
@@ -53,13 +54,13 @@ class Beat:
 
 
 class Pulse:
-    """Tells other processes that a watcher is at work, until `end` is called or this process ends.
+    """Tells other processes that the holder of a lock file is at work, until `end` is called or this process ends.
 
     A failure is only logged: then others know no more than that the lock file is held.
 
     Args:
-        lock: the watcher's lock file, which it holds.
-        rescan_s: how often it checks all shards, in seconds.
+        lock: the lock file, which this process holds.
+        rescan_s: how often a watcher checks all shards, in seconds; 0 of a merge.
     """
 
     def __init__(self, lock: Path, rescan_s: float) -> None:
@@ -97,7 +98,7 @@ class Pulse:
 
 
 def last_beat(lock: Path) -> Beat | None:
-    """Return what the watcher that holds a lock file last told, or None if that is not known."""
+    """Return what the holder of a lock file told last, or None if that is not known."""
     if _GET is None:
         return None
     try:
