@@ -19,9 +19,10 @@ from edgeshard.sqlite import Connection, quote
 INSERT_NEW: Final = "INSERT INTO main._edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
 
 
-#: Joins the streams to a table that has their number as stream_no, and to a record table, which has it as _stream.
+#: Joins the streams to a table that has their number as stream_no, and to a record table, which has it as _stream. The
+#: columns of a record table may have any name, also that of a column of ours: there, name ours as ``streams.agent_id``.
 JOIN: Final = "JOIN main._edgeshard_streams USING (stream_no)"
-JOIN_RECORDS: Final = "JOIN main._edgeshard_streams ON stream_no = _stream"
+JOIN_RECORDS: Final = "JOIN main._edgeshard_streams AS streams ON streams.stream_no = _stream"
 
 #: Joins the streams, as s, to a record table, as t, in the definition of a view, which names no schema.
 JOIN_IN_VIEW: Final = "JOIN _edgeshard_streams AS s ON s.stream_no = t._stream"
@@ -70,7 +71,7 @@ def load(connection: Connection) -> list[Stream]:
 
 def first_agent(connection: Connection, table: str) -> str | None:
     """Return the agent of the oldest row that a record table has, or None if it has no rows."""
-    sql = f"SELECT agent_id FROM main.{quote(table)} {JOIN_RECORDS} ORDER BY _id LIMIT 1"
+    sql = f"SELECT streams.agent_id FROM main.{quote(table)} {JOIN_RECORDS} ORDER BY _id LIMIT 1"
     found: str | None = sqlite.scalar(connection, sql)
     return found
 

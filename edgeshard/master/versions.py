@@ -85,8 +85,8 @@ def newest_by_agent(connection: Connection, table: str, after: int) -> list[tupl
     for name in (table, keys.deleted_name(table)):
         if sqlite.has_table(connection, name):
             sql = (
-                f"SELECT agent_id, max({format.TIMESTAMP}) FROM main.{quote(name)} {streams.JOIN_RECORDS} "
-                f"WHERE {format.TIMESTAMP} > ? GROUP BY agent_id ORDER BY agent_id"
+                f"SELECT streams.agent_id, max({format.TIMESTAMP}) FROM main.{quote(name)} {streams.JOIN_RECORDS} "
+                f"WHERE {format.TIMESTAMP} > ? GROUP BY streams.agent_id ORDER BY streams.agent_id"
             )
             for agent, newest in sqlite.fetch(connection, sql, (after,)):
                 found[agent] = max(newest, found.get(agent, 0))

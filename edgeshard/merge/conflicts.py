@@ -127,10 +127,11 @@ def _settle(connection: Connection, name: str, key: Key, ids: Range) -> None:
 def _move_to_history(connection: Connection, name: str) -> None:
     # those that we made: the table may have others that were added by hand
     _, recorded = catalog.columns_of_table(connection, name)
-    columns = ", ".join(map(quote, ["_id", "_stream", "_seq", *recorded]))
+    columns = [quote(column) for column in ["_id", "_stream", "_seq", *recorded]]
+    moved = ", ".join(f"t.{column}" for column in columns)  # they may have the names of the other table's
     connection.execute(
-        f"INSERT INTO main.{quote(keys.history_name(name))}({columns}, {format.REASON}) "
-        f"SELECT {columns}, iif(was_deleted, ?, ?) FROM main.{quote(name)} JOIN {_LOSERS} ON row_id = _id "
-        "WHERE NOT is_tombstone ORDER BY _id",
+        f"INSERT INTO main.{quote(keys.history_name(name))}({', '.join(columns)}, {format.REASON}) "
+        f"SELECT {moved}, iif(l.was_deleted, ?, ?) FROM main.{quote(name)} t JOIN {_LOSERS} l ON l.row_id = t._id "
+        "WHERE NOT l.is_tombstone ORDER BY t._id",
         (keys.WAS_DELETED, keys.WAS_REPLACED),
     )
