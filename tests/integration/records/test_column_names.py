@@ -40,7 +40,7 @@ def test_there_are_such_names() -> None:
 
 
 @pytest.mark.parametrize("cls", [Plain, Last, First])
-def test_columns_with_the_names_of_our_own(tmp_path: Path, cls: type) -> None:
+def test_columns_with_the_names_of_our_own(tmp_path: Path, cls: type[Any]) -> None:
     store, hub = new_store(tmp_path / "a"), new_store(tmp_path / "hub")
     for agent in ("one", "two"):
         with store.shard(agent) as shard:
