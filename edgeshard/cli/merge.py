@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from edgeshard import units
 from edgeshard.cli import arguments, exits, once, output
 from edgeshard.errors import StoreWatchedError
 from edgeshard.reports import MergeReport
@@ -132,6 +133,7 @@ def run(options: argparse.Namespace) -> int:
     store = arguments.store_of(options, prune=rule or None, wear=options.wear or "normal")
     if options.max_bytes is not None:
         store.note_budget(options.max_bytes, options.on_full)
+        _report_budget(store, options)
     if options.watch:
         from edgeshard.cli import services  # a merge from cron needs none of it
 
@@ -156,6 +158,12 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             output.print_report(MergeReport(), "", as_json=True)
         return exits.DONE
+
+
+def _report_budget(store: Store, options: argparse.Namespace) -> None:
+    budget = store.disk_budget()
+    if budget is not None and not (options.quiet or options.json or options.watch):
+        print(f"the disk budget is {units.size(budget.max_bytes)} from now on; on full: {budget.on_full}")
 
 
 def _check(options: argparse.Namespace, rule: PruneRule) -> None:

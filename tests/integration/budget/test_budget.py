@@ -152,7 +152,9 @@ def test_a_shard_that_is_open_learns_of_a_larger_budget(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
     store.init()
-    assert 0 == command("merge", store.root, "--max-bytes", "2M", "--on-full", "drop-oldest").returncode
+    done = command("merge", store.root, "--max-bytes", "2M", "--on-full", "drop-oldest")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert done.stdout.startswith("the disk budget is 2.0 MB from now on; on full: drop-oldest\nmerged ")
     assert Budget(2 * MB, "drop-oldest") == usage.load_budget(store.root)
     assert "of 2.0 MB used; on full: drop-oldest" in command("status", store.root).stdout
     for wrong in (["--on-full", "error"], ["--max-bytes", "2M", "--dry-run"]):
