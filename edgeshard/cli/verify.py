@@ -49,13 +49,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check the master, and report what was found."""
-    report = _verify(arguments.store_with_master(options), deep=options.deep)
+    store = arguments.store_with_master(options)
+    report = _verify(store, deep=options.deep)
     root = Path(options.root)
     if options.json:
         found = [finding.as_dict() for finding in next_steps.findings(report, root.resolve())]
         print(output.to_json(report.as_dict() | {"findings": found}))
     elif not (options.quiet and report.ok):
         print(_text(report, root))
+        if store.has_shards():
+            print(f"This is the master. For the shards, run `{next_steps.command('status', root)}`")
     if report.errors:
         return exits.DATA_ERROR
     return exits.report_code(complete=report.ok)

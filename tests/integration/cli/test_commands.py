@@ -233,7 +233,8 @@ def test_merge_is_the_same_under_both_names(store: edgeshard.Store, tmp_path: Pa
 
 def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     done = command("verify", merged.root)
-    assert (0, "4 rows of 1 stream: all well\n", "") == (done.returncode, done.stdout, done.stderr)
+    shards = f"This is the master. For the shards, run `edgeshard status {merged.root}`\n"
+    assert (0, f"4 rows of 1 stream: all well\n{shards}", "") == (done.returncode, done.stdout, done.stderr)
     report = json.loads(command("verify", merged.root, "--json").stdout)
     database = sql(merged.master_path, "select lower(hex(database_id)) from _edgeshard_database")[0][0]
     found = {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "database": database, "pruned": {}}
