@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -51,27 +52,24 @@ def accept_loss(
     if not why.strip() or len(why) > _WHY_CHARS_MAX:
         cause = f"why must be a text of 1 to {_WHY_CHARS_MAX} characters, for those who read the report later"
         raise ConfigurationError(_ACTION, path, cause)
-    held = locks.merge_lock(root, lock_wait_s, lambda: False)
-    connection = database.open_master(path, writable=not dry_run)
-    try:
-        with database.translate_errors(_ACTION, path):
-            if not dry_run:
-                by_hand.settle(connection, path)
-                by_hand.record_all(connection, path)
-            with sqlite.read_snapshot(connection):
-                found = list(_find(connection, path, agent, stream, wanted))
-                numbers = streams.numbers_by_id(connection)
-            if not dry_run:
-                for start in range(0, len(found), _STEP_RUNS):
-                    with sqlite.immediate(connection):
-                        identity.increment_generation(connection)  # a merger that watches looks for gaps again
-                        for gap in found[start : start + _STEP_RUNS]:
-                            number = numbers[bytes.fromhex(gap.stream)]
-                            written_off.record(connection, number, [Range(gap.first, gap.last)], why)
-    finally:
-        connection.close()
-        if held is not None:
-            held.release()
+    with (
+        locks.merge_lock_held(root, lock_wait_s, lambda: False),
+        contextlib.closing(database.open_master(path, writable=not dry_run)) as connection,
+        database.translate_errors(_ACTION, path),
+    ):
+        if not dry_run:
+            by_hand.settle(connection, path)
+            by_hand.record_all(connection, path)
+        with sqlite.read_snapshot(connection):
+            found = list(_find(connection, path, agent, stream, wanted))
+            numbers = streams.numbers_by_id(connection)
+        if not dry_run:
+            for start in range(0, len(found), _STEP_RUNS):
+                with sqlite.immediate(connection):
+                    identity.increment_generation(connection)  # a merger that watches looks for gaps again
+                    for gap in found[start : start + _STEP_RUNS]:
+                        number = numbers[bytes.fromhex(gap.stream)]
+                        written_off.record(connection, number, [Range(gap.first, gap.last)], why)
     return AcceptLossReport(tuple(found), dry_run)
 
 

@@ -49,10 +49,10 @@ def erase_rows(
 ) -> EraseReport:
     """Erase the rows of a table that meet a condition; see `Store.erase`."""
     path = paths.master(root)
-    held = locks.merge_lock(root, lock_wait_s, lambda: False)
     merger = Merger(root, erasing=True)
     erased: list[ErasedStream] = []
     rows = 0
+    held = locks.merge_lock(root, lock_wait_s, lambda: False)
     try:
         for _ in range(_ROUNDS):
             unexamined = _merge(merger, root)

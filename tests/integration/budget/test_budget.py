@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -156,7 +157,7 @@ def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
     assert (0, "") == (done.returncode, done.stderr)
     assert done.stdout.startswith("the disk budget is 2.0 MB from now on; on full: drop-oldest\nmerged ")
     assert Budget(2 * MB, "drop-oldest") == usage.load_budget(store.root)
-    assert "of 2.0 MB used; on full: drop-oldest" in command("status", store.root).stdout
+    assert re.search(r"of 2\.0 MB used \(\d+%\); on full: drop-oldest", command("status", store.root).stdout)
     for wrong in (["--on-full", "error"], ["--max-bytes", "2M", "--dry-run"]):
         assert 2 == command("merge", store.root, *wrong).returncode
     assert 78 == command("merge", store.root, "--max-bytes", "2").returncode
