@@ -1603,12 +1603,15 @@ class StatusReport(Report):
 
     @property
     def watching_line(self) -> str:
-        """Whether a merger watches, in words."""
+        """Whether a merger watches or is at work, in words."""
         if self.watcher is not None and self.watcher.is_stalled:
             return str(self.watcher)
         if self.watching is None:
             return "whether a merger watches is unknown"
-        return "a merger watches" if self.watching else "no merger watches"
+        if self.watching or self.merge is None:
+            return "a merger watches" if self.watching else "no merger watches"
+        who = "" if self.merge.pid is None else f" (pid {self.merge.pid})"
+        return f"a merge{who} is at work"
 
     @property
     def merger(self) -> str:

@@ -123,7 +123,7 @@ def _of_merger(report: StatusReport) -> Iterator[Problem]:
         yield Problem("merge-stalled", "red", f"{merge}; {report.pending}")
         return
     is_recent = report.merged_s_ago is not None and report.merged_s_ago <= MERGER_RECENT_S
-    if report.watching is False and not is_recent:
+    if report.watching is False and merge is None and not is_recent:
         if report.pending_rows:
             yield Problem("no-merger", "yellow", f"{report.pending}; {report.merger}")
         return
