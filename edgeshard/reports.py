@@ -1620,11 +1620,11 @@ class StatusReport(Report):
             return self.watching_line
         if self.merged_s_ago is None:
             return f"{self.watching_line}, and nothing was merged yet"
-        return f"{self.watching_line}, and the last merge of rows was {units.duration(self.merged_s_ago)} ago"
+        return f"{self.watching_line}, and the last merge of rows was at most {units.duration(self.merged_s_ago)} ago"
 
     @property
     def merged_s_ago(self) -> float | None:
-        """How long ago a merge last brought rows, in seconds, or None if none did, as far as is known."""
+        """How long ago a merge last brought rows, at most, in seconds; None if none did, as far as is known."""
         merged_at = self.master.merged_at
         return None if merged_at is None else max(0.0, (self.at - merged_at).total_seconds())
 

@@ -95,8 +95,8 @@ def _quarantined(problem: Problem, report: StatusReport, root: Path) -> NextStep
 
 
 def move_away(path: str) -> str:
-    """Return the command that moves a shard with its WAL out of a store."""
-    return f"mv -n {quote(path)}* /var/tmp/"
+    """Return the command that moves a shard with its WAL out of a store, to a new folder, and says which."""
+    return f'mv -v {quote(path)}* "$(mktemp -d /var/tmp/XXXXXX)"'
 
 
 def _blocked(problem: Problem, _: StatusReport, root: Path) -> NextStep:
@@ -132,7 +132,7 @@ def _budget_full(_: Problem, report: StatusReport, root: Path) -> NextStep:
     if budget is not None and budget.max_bytes < budget.least_bytes:
         shards, least = units.count(budget.open_shards, "shard"), units.size(budget.least_bytes)
         steps.append(f"close shards that are not used ({shards} open, and one more needs {least})")
-    steps += ["prune old rows", "raise the budget"]
+    steps += ["delete old rows for good", "raise the budget"]
     commands += [command("prune", root, "--older-than", "AGE"), command("merge", root, "--max-bytes", "SIZE")]
     advice = ", or ".join(steps)
     return NextStep(f"{advice[0].upper()}{advice[1:]}:", tuple(commands))

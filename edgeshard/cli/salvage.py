@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 
-from edgeshard.cli import arguments, exits, output
+from edgeshard.cli import arguments, exits, next_steps, output
 from edgeshard.reports import SalvageReport
 
 SUMMARY = "Bring what can still be read of a damaged shard into a store's master, each row once."
@@ -40,11 +42,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Salvage, and report what was found."""
     report = arguments.store_of(options).salvage(options.shard)
-    output.print_report(report, _text(report), as_json=options.json)
+    output.print_report(report, _text(report, Path(options.root)), as_json=options.json)
     if not report.readable:
         return exits.DATA_ERROR
     return exits.report_code(complete=report.complete)
 
 
-def _text(report: SalvageReport) -> str:
-    return "\n".join([str(report), *(f"missing: {gap}" for gap in report.gaps)])
+def _text(report: SalvageReport, root: Path) -> str:
+    lines = [str(report), *(f"missing: {gap}" for gap in report.gaps)]
+    if report.readable and os.path.dirname(os.path.realpath(report.path)) == os.path.realpath(root / "shards"):
+        lines.append(f"Now move the shard away: {next_steps.move_away(report.path)}")
+    return "\n".join(lines)

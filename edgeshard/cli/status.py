@@ -330,10 +330,7 @@ def _last_merge(report: StatusReport) -> str:
     master = report.master
     if master.merged_at is None:
         return f"never; {report.watching_line}"
-    steps = units.count(master.generation, "merge")
-    if master.pruned_rows or master.collected_rows:
-        steps = f"{master.generation:,} merges and prune steps"
-    return f"{_ago(master.merged_at, report.at)}, {steps} so far; {report.watching_line}"
+    return f"at most {_ago(master.merged_at, report.at)}; {report.watching_line}"
 
 
 def _gone(report: StatusReport, master: MasterStatus) -> tuple[tuple[int, str], ...]:

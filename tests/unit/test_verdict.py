@@ -90,7 +90,7 @@ def test_commands_are_quoted_and_printable() -> None:
     salvage, move = next_steps.next_step(report.problems[0], report, Path("/d")).commands
     assert (
         r"edgeshard salvage /d $'/d/shards/a\'b\u001b[2J.db'",
-        r"mv -n $'/d/shards/a\'b\u001b[2J.db'* /var/tmp/",
+        r"mv -v $'/d/shards/a\'b\u001b[2J.db'* " + '"$(mktemp -d /var/tmp/XXXXXX)"',
     ) == (
         salvage,
         move,
