@@ -2,7 +2,8 @@
 
 A state is written in the transaction that writes the rows it counts. So both are in a shard together, reach a master
 together, and come back with a snapshot together. Whatever is killed, restored or repeated: a row was imported if and
-only if a state counts it. The table has a key, so a prune leaves it alone.
+only if a state counts it. The table has a key, so a prune leaves it alone. Of an import's states, the one that counts
+the most rows is kept, not the one with the latest time: a device's clock may be set back between two imports.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TABLE: Final = "import_state"
 SQLITE, NDJSON, CSV = "sqlite", "ndjson", "csv"
 
 
-@declare.table(name=TABLE, key="import_id")
+@declare.table(name=TABLE, key="import_id", conflict="max:rows")
 @attrs.frozen
 class ImportState:
     """How far the import of one table of a file has come.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from tests.support.fleets import steps, trials
+from tests.support.fleets import importing, steps, trials
 from tests.support.fleets.trials import Options
 from tests.support.forms import others_slow, short_and_full
 
@@ -15,6 +17,16 @@ def test_random_fleets_keep_every_promise(form: str, fleets: int, longest: int) 
     options = Options(seed=1, form=form, longest=longest)
     for number in range(fleets):
         trials.play_trial(options, number)
+
+
+@pytest.mark.parametrize("fleets", short_and_full(1, 20))
+def test_each_imported_line_is_there_once_whatever_is_killed_or_put_back(fleets: int) -> None:
+    others = ("merge", "drain", "close", "copy", "restore", "forget", "erase", "kill_merger", "move_clock")
+    without = steps.STEPS.keys() - {*importing.NAMES, *others}
+    counts: Counter[str] = Counter()
+    for number in range(fleets):
+        counts += trials.play_trial(Options(seed=4, without=without, longest=30), trials.IMPORTS_EVERY * number)
+    assert counts.keys() >= {"lines imported", "imports killed", "imports refused", "lines that came again"}
 
 
 @pytest.mark.slow

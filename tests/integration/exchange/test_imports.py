@@ -14,6 +14,7 @@ from edgeshard.errors import DiskBudgetError
 from edgeshard.reports import MergeReport, Quarantined
 from tests.support import ordinary
 from tests.support.stores import contradictions, new_store, numbers
+from tests.support.wall_clock import Wall
 
 
 @pytest.fixture
@@ -206,6 +207,33 @@ def test_rows_whose_loss_was_accepted_come_again(store: edgeshard.Store, source:
     store.restore(tmp_path / "snapshot.db")
     store.accept_loss(agent="app", why="the master's disk broke")
     assert (2, list(range(12))) == (store.import_(source).rows, numbers(store))
+
+
+def test_lost_rows_do_not_come_again_if_later_ones_of_the_file_are_there(
+    store: edgeshard.Store, source: Path, tmp_path: Path
+) -> None:
+    store.init()
+    store.snapshot(tmp_path / "empty.db")
+    store.import_(source)
+    known = store.ranges()
+    append(source, 10, 11)
+    store.import_(source)
+    store.export(tmp_path / "later.bundle", ranges=known)
+    store.restore(tmp_path / "empty.db")
+    store.merge([tmp_path / "later.bundle"])
+    assert "rows of agent 'app' are missing" in error(store, source)
+    store.accept_loss(why="the disk is lost", agent="app")
+    assert (0, [10, 11]) == (store.import_(source).rows, numbers(store))
+    assert store.import_(source, agent="again").rows == 12
+
+
+def test_nothing_comes_twice_after_the_clock_was_set_back(store: edgeshard.Store, source: Path, wall: Wall) -> None:
+    for n in range(10, 14):
+        store.import_(source)
+        wall.advance(days=-30)
+        append(source, n)
+    assert store.import_(source).rows == 1
+    assert list(range(14)) == numbers(store)
 
 
 def test_a_hub_that_has_the_rows_knows_that_they_were_imported(

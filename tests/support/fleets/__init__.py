@@ -12,6 +12,7 @@ steps       the registry of steps, by name and weight
   pruning     prunes by each rule, tombstones, disk budgets
   conflicts   agents that contradict one another; classes that are corrected, tables that are dropped
   clocks      clocks that move both ways
+  importing   files of other programs that are imported; agents that write rows from lines
   hostile     participants that lie (only in the form "hostile")
 ending      everything is merged everywhere, and every promise is checked
 trials      plays fleets by number, in several processes, and continues interrupted runs

@@ -159,6 +159,11 @@ def _acknowledge_what_is_there(
             (stream,) = {stream for stream, _ in new}
             fleet.acknowledge(path, agent, stream, first, changes)
         first += len(changes)
+    note_schema(fleet, path)
+
+
+def note_schema(fleet: Fleet, path: Path) -> None:
+    """Record which tables a shard has, if there is one: a writer that was killed may have made some without a row."""
     if path.exists() and path not in fleet.held:
         # a file without a row: a merge may remove it
         fleet.held[path] = contents.as_held(contents.read(path))

@@ -59,12 +59,17 @@ def snapshot(fleet: Fleet, pick: Pick) -> Any:
     """Take a snapshot of a master."""
     if not fleet.masters():
         return False
-    path, made = pick(fleet.masters()), fleet.new_path("snapshot")
+    return take_snapshot(fleet, pick(fleet.masters()))
+
+
+def take_snapshot(fleet: Fleet, path: Path) -> Image:
+    """Take a snapshot of a master."""
+    made = fleet.new_path("snapshot")
     edgeshard.Store(path.parent).snapshot(made)
     fleet.held[made] = fleet.held[path].copy()
     fleet.images.append(Image(made, path))
     fleet.say(f"  {fleet.name(path)} to {fleet.name(made)}")
-    return None
+    return fleet.images[-1]
 
 
 @step(2)

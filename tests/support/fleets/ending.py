@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import edgeshard
-from tests.support.fleets import contents, disputes
+from tests.support.fleets import contents, disputes, importing
 from tests.support.fleets.carrying import export_bundle, inventory_of, record_receipt
 from tests.support.fleets.fleet import DEVICES, STORES, Fleet
 from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Held, Row, kept
@@ -25,6 +25,7 @@ def settle(fleet: Fleet) -> None:
     fleet.close_all()
     for name in sorted(fleet.budgets):
         fleet.lift_budget(name)
+    _import_the_rest(fleet)
     # a database that claims something false may be quarantined, and nobody need get the rows that only it still has
     somewhere = set().union(*(held.state.keys() for path, held in fleet.held.items() if path not in fleet.hostile))
     for name in STORES:
@@ -38,6 +39,7 @@ def settle(fleet: Fleet) -> None:
     _carry_what_the_root_blocks(fleet)
     _check_nothing_is_lost(fleet, somewhere)
     for store in fleet.stores.values():
+        importing.check_once(fleet, store.master_path)
         _check_keys(fleet, store.master_path)
         _check_reports(fleet, store)
     _check_reading(fleet, fleet.stores["root"])
@@ -45,6 +47,15 @@ def settle(fleet: Fleet) -> None:
     _check_export(fleet)
     if "export" not in fleet.without:
         _check_that_nothing_is_left_to_carry(fleet)
+
+
+def _import_the_rest(fleet: Fleet) -> None:
+    """Import all files once more, after their stores were given all that there is."""
+    for source in fleet.sources.values():
+        fleet.merge_into(source.store, fleet.databases())
+        if importing.run_import(fleet, source):
+            lost = set(range(len(source.lines))) - {*source.rows.values()}
+            assert not lost, f"lines {sorted(lost)} of {source.path.name} were never imported"
 
 
 def _carry_what_the_root_blocks(fleet: Fleet) -> None:

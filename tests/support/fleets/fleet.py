@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import attrs
@@ -37,6 +37,9 @@ from tests.support.fleets.shapes import DECK, DICT, DISPUTED_TABLES, Shape
 from tests.support.forks import Count, Life
 from tests.support.in_memory import IN_MEMORY
 from tests.support.stores import new_store, shard_path
+
+if TYPE_CHECKING:
+    from tests.support.fleets.importing import Source
 
 STORES = ("boat", "van", "hub", "root")
 #: The stores that agents write to.
@@ -104,6 +107,7 @@ class Fleet:
         fitting: which classes each open handle has found to fit the master.
         hostile: the databases that lie; of what they hold, only what is true is in `held`.
         images: copies of database files.
+        sources: the files of other programs that devices import, by path.
         documents: inventories of stores, in the order in which they were taken.
         pruned: the addresses that any master pruned.
         unproven: the copies of shards that the last merge of each store quarantined.
@@ -129,6 +133,7 @@ class Fleet:
         self.hostile: set[Path] = set()
         self.budgets: set[str] = set()
         self.images: list[Image] = []
+        self.sources: dict[Path, Source] = {}
         self.documents: list[Inventory] = []
         self.pruned: set[Address] = set()
         self.collected: set[Any] = set()
@@ -296,6 +301,8 @@ class Fleet:
         expected = before.copy()
         expected.hear(noted)
         for path in honest:
+            expected.merge(self.held[path], blocked[path])
+        for path in honest:  # what no other source has brought whole
             expected.merge(self.held[path], blocked[path] - (divisible[path] & found.held))
         self._add_what_came_of_hostile(target, expected, merged)
         expected.schema = disputes.with_tables(expected.schema, there)
@@ -499,8 +506,9 @@ class Fleet:
         for address in gone:
             row, state = self.written[address], held.state[address]
             if tombstones:
-                assert row.is_tombstone
-                self.collected.add(row.key)
+                # a stream of which all rows are superseded may retire
+                assert row.is_tombstone or state == SUPERSEDED
+                self.collected |= {row.key} if row.is_tombstone else set()
             else:
                 # the seqs of superseded rows are pruned with those around them
                 assert state != CURRENT or not row.shape.key, f"the current row {address} was pruned"
@@ -577,7 +585,11 @@ class Fleet:
     def _check_whole_transactions(self, held: set[Address]) -> None:
         """Check that each transaction was merged as a whole or not at all, unless some of its rows were pruned."""
         for (stream, first), (_, last) in self.transactions:
-            addresses = {(stream, seq) for seq in range(first, last + 1)} - self.pruned
+            whole = {(stream, seq) for seq in range(first, last + 1)}
+            addresses = whole - self.pruned
+            if addresses != whole and not addresses <= held:
+                # once a row of a transaction was pruned, those that nobody sees may come apart from the others
+                addresses = addresses.difference(*(of.those(SUPERSEDED) for of in self.held.values()))
             there = len(addresses & held)
             assert there in (0, len(addresses)), f"of {len(addresses)} rows of a transaction {there} are there"
 

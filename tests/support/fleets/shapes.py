@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 import edgeshard
+from edgeshard.exchange import import_state
 from edgeshard.records import forms
 
 Pick = Callable[[Sequence[Any]], Any]
@@ -164,6 +165,25 @@ DISPUTED = (
 NUMBER, TEXT, WHOLE, REAL, EXACT = DISPUTED
 DISPUTED_TABLES = ("disputed", "measured")
 
+#: What imports write: rows of a database of another program, and how far they have come.
+READING = _shape("Reading", "reading", {"id": int, "n": int, "label": str}, _typed_dict)
+IMPORT_STATE = Shape(
+    "ImportState",
+    import_state.TABLE,
+    {
+        **dict.fromkeys(("import_id", "agent", "source", "table_name", "form"), str),
+        **dict.fromkeys(("rows", "position"), int),
+        "columns": dict,
+        "head": str,
+        "head_bytes": int,
+        "fingerprint": str,
+        "tail": dict,
+    },
+    key=("import_id",),
+    conflict="max:rows",
+    cls=import_state.ImportState,
+)
+
 #: The largest integer up to which a real represents all.
 EXACT_MAX = 2**53
 
@@ -178,7 +198,9 @@ WEIGHTS: tuple[tuple[Shape, int], ...] = (
     (WIDE_KEYED, 1),
 )
 
-SHAPES: dict[str, Shape] = {shape.name: shape for shape in [*(shape for shape, _ in WEIGHTS), EVENTS, *DISPUTED]}
+SHAPES: dict[str, Shape] = {
+    shape.name: shape for shape in [*(shape for shape, _ in WEIGHTS), EVENTS, *DISPUTED, READING, IMPORT_STATE]
+}
 DECK = [shape for shape, weight in WEIGHTS for _ in range(weight)]
 
 #: What agents write in fleets in which they contradict one another.
@@ -188,6 +210,7 @@ _EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 _INTEGERS = (0, -1, 2**53 + 1, 2**63 - 1, -(2**63))
 _REALS = (0.1, -2.5e-300, 1.7976931348623157e308, 5e-324, float("inf"), float("-inf"), 2.0**60)
 _TEXTS = ("", "12", "ok", "\u00e9\u202e\U0001f600", 'it\'s "quoted"', "x" * 3_000, "\x1b[31m\n\t")
+_READABLE_TEXTS = ("", "12", "\u00e9\U0001f600", None)
 _DECIMALS = ("0.10", "-12345678901234567890.123456789", "1E+30", "0")
 _DATETIMES = (
     _EPOCH,
@@ -238,6 +261,8 @@ def values_for(shape: Shape, number: int, pick: Pick) -> dict[str, Any]:
         return {**dict.fromkeys(shape.key, pick((1, 2))), "value": number}
     if shape is WIDE:
         return {**dict.fromkeys(shape.fields, number + 0.25), "n": number}
+    if shape is READING:
+        return {"n": number, "label": pick(_READABLE_TEXTS)}
     known = _VERSION_VALUES if shape in VERSIONS else _DISPUTED_VALUES if shape in DISPUTED else _VALUES
     return {field: number if field == "n" else pick(known[kind]) for field, kind in shape.fields.items()}
 

@@ -14,17 +14,31 @@ from typing import Any
 
 import attrs
 
-from tests.support.fleets import agents, carrying, clocks, conflicts, ending, hostile, merging, pruning, steps
+from tests.support.fleets import (
+    agents,
+    carrying,
+    clocks,
+    conflicts,
+    ending,
+    hostile,
+    importing,
+    merging,
+    pruning,
+    steps,
+)
 from tests.support.fleets.fleet import STORES, Fleet
 from tests.support.fleets.shapes import DECK_WITH_DISPUTES
 
 #: The modules whose steps are registered.
-FAMILIES = (agents, merging, carrying, pruning, conflicts, clocks, hostile)
+FAMILIES = (agents, merging, carrying, pruning, conflicts, clocks, hostile, importing)
 
 LONGEST = 60
 
 #: How many trials go by until one ends in PostgreSQL.
 PUSH_EVERY = 20
+
+#: How many trials go by until one has imports. The others play what they played before there were any.
+IMPORTS_EVERY = 2
 
 
 @attrs.frozen
@@ -76,7 +90,8 @@ def play_trial(options: Options, number: int, *, verbose: bool = False) -> Count
         AssertionError: a promise was broken; the steps were printed.
     """
     seed = f"{options.seed}-{number}-{options.form}"
-    chance, fleet = random.Random(seed), Fleet(options.form, options.without, seed)
+    without = {*options.without, *(importing.NAMES if number % IMPORTS_EVERY else ())}
+    chance, fleet = random.Random(seed), Fleet(options.form, without, seed)
     try:
         if chance.choice((True, False)):
             fleet.deck = DECK_WITH_DISPUTES
