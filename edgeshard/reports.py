@@ -1489,7 +1489,7 @@ class WatcherStatus(Report):
         return self.is_stopped or self.is_stuck
 
     def _line(self) -> str:
-        who = "a watcher" if self.pid is None else f"a watcher (pid {self.pid})"
+        who = units.process("a watcher", self.pid)
         if self.is_stopped:
             return f"{who} is stopped, and merges nothing"
         if self.is_stuck:
@@ -1514,7 +1514,7 @@ class MergeStatus(Report):
     idle_s: float | None
 
     def _line(self) -> str:
-        who = "a merge" if self.pid is None else f"a merge (pid {self.pid})"
+        who = units.process("a merge", self.pid)
         if self.is_stopped:
             return f"{who} is stopped, and keeps other mergers from the store"
         if self.idle_s is None:
@@ -1610,8 +1610,7 @@ class StatusReport(Report):
             return "whether a merger watches is unknown"
         if self.watching or self.merge is None:
             return "a merger watches" if self.watching else "no merger watches"
-        who = "" if self.merge.pid is None else f" (pid {self.merge.pid})"
-        return f"a merge{who} is at work"
+        return f"{units.process('a merge', self.merge.pid)} is at work"
 
     @property
     def merger(self) -> str:

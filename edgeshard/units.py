@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from typing import Final
 
@@ -42,3 +43,13 @@ def duration(time_s: float) -> str:
         if time_s >= 2 * unit_s:  # "2 h" says less than "100 min"
             return f"{int(time_s // unit_s)} {unit}"
     return f"{int(time_s)} s"
+
+
+def ago(when: datetime.datetime | None, at: datetime.datetime) -> str:
+    """Format how long before `at` something was: "3 min ago", or "never" if `when` is None."""
+    return "never" if when is None else f"{duration(max(0.0, (at - when).total_seconds()))} ago"
+
+
+def process(what: str, pid: int | None) -> str:
+    """Name a process: "a watcher (pid 4711)", without its number if that is not known."""
+    return what if pid is None else f"{what} (pid {pid})"

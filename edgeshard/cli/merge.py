@@ -152,9 +152,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         return once.run(options, merge, counted="rows merged")
     except StoreWatchedError as error:  # as intended, for a merge from cron
-        who = "a watcher" if error.pid is None else f"a watcher (pid {error.pid})"
         if not options.quiet:
-            output.print_error(f"{who} merges this store")
+            output.print_error(f"{units.process('a watcher', error.pid)} merges this store")
         if options.json:
             output.print_report(MergeReport(), "", as_json=True)
         return exits.DONE

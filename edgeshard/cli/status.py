@@ -215,7 +215,7 @@ _CELLS: dict[str, Callable[[ShardStatus, datetime.datetime], str]] = {
     "pending": lambda shard, _: "?" if shard.pending_rows is None else f"{shard.pending_rows:,}",
     "oldest": lambda shard, _: _age(shard),
     "size": lambda shard, _: units.size(shard.size_bytes),
-    "merged": lambda shard, at: _ago(shard.merged_at, at),
+    "merged": lambda shard, at: units.ago(shard.merged_at, at),
 }
 
 #: The columns that a narrow line does without, the first one first.
@@ -270,10 +270,6 @@ def _age(shard: ShardStatus) -> str:
     return ("up to " if shard.oldest_is_bound else "") + units.duration(shard.oldest_age_s)
 
 
-def _ago(when: datetime.datetime | None, at: datetime.datetime) -> str:
-    return "never" if when is None else f"{units.duration(max(0.0, (at - when).total_seconds()))} ago"
-
-
 # -- totals -----------------------------------------------------------------------------------------------------------
 
 
@@ -306,7 +302,7 @@ def _facts(report: StatusReport, root: Path) -> Iterator[tuple[str, str]]:
     confirmed = [peer.received_at for peer in report.peers if peer.trusted_at is not None]
     if confirmed:
         count = units.count(len(confirmed), "confirmed database")
-        yield "receipts", f"of {count}, the last one {_ago(max(confirmed), report.at)}"
+        yield "receipts", f"of {count}, the last one {units.ago(max(confirmed), report.at)}"
     if master.triggers:
         names = ", ".join(master.triggers)
         yield "triggers", f"{names}: not fired when rows are merged; see `edgeshard help manual-changes`"
@@ -330,7 +326,7 @@ def _last_merge(report: StatusReport) -> str:
     master = report.master
     if master.merged_at is None:
         return f"never; {report.watching_line}"
-    return f"at most {_ago(master.merged_at, report.at)}; {report.watching_line}"
+    return f"at most {units.ago(master.merged_at, report.at)}; {report.watching_line}"
 
 
 def _gone(report: StatusReport, master: MasterStatus) -> tuple[tuple[int, str], ...]:

@@ -132,16 +132,12 @@ def _facts(status: StatusReport) -> str:
         ("shards", f"{len(status.shards):,}, {alive:,} with a writer"),
         ("missing rows", f"{status.master.missing_rows:,}"),
         ("merger", {True: "watching", False: "none watches", None: "unknown"}[status.watching]),
-        ("last merge of rows", _ago(status.master.merged_at, status.at)),
+        ("last merge of rows", units.ago(status.master.merged_at, status.at)),
     ]
     if status.budget is not None and status.budget.limit_bytes:
         facts.append(("budget used", f"{status.budget.used_bytes / status.budget.limit_bytes:.0%}"))
     items = "".join(f"<div><dt>{name}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">{items}</dl>'
-
-
-def _ago(when: datetime.datetime | None, at: datetime.datetime) -> str:
-    return "never" if when is None else f"{units.duration(max(0.0, (at - when).total_seconds()))} ago"
 
 
 # -- sections ---------------------------------------------------------------------------------------------------------
@@ -175,7 +171,7 @@ def _shard(shard: ShardStatus, at: datetime.datetime) -> Sequence[str]:
         f"up to {oldest}" if oldest and shard.oldest_is_bound else oldest,
         _WRITER[shard.alive],
         units.size(shard.size_bytes),
-        _ago(shard.merged_at, at),
+        units.ago(shard.merged_at, at),
         printable(shard.reason),
     )
 

@@ -69,10 +69,11 @@ def lock_open_file(handle: int, path: str | os.PathLike[str]) -> bool:
 
 
 def lock_in_turn(opened: int, path: str | os.PathLike[str], wait_s: float) -> int | None:
-    """Wait for the lock that `lock_open_file` takes; return a descriptor that holds it, or None if its holder keeps it.
+    """Wait for the lock that `lock_open_file` takes; return a descriptor that holds it, or None if one holder keeps it.
 
-    That is if nobody has taken the lock for `wait_s` seconds. Who takes it sets the time of the file's last change
-    (`os.utime`), because many may wait for longer on a slow machine, though each has the lock for a moment only.
+    It gives up once the lock has not changed hands for `wait_s` seconds. On a slow machine many processes may queue for
+    longer than that, although each has the lock only for a moment: so whoever takes it sets the file's time of change
+    (`os.utime`), by which those who wait see that the queue moves.
 
     The kernel gives it to those who wait, one after the other; of many who ask again and again, some never get it, and
     all take processor time from the one who has it. No system call waits for a lock for a limited time, so a thread

@@ -343,9 +343,8 @@ class Watcher:
 
     def _should_stop(self) -> bool:
         self._listener.beat()
-        if (
-            self._progress.commits != self._merger.commits
-        ):  # a pass may take hours if much is pending, and is no failure
+        # a pass may take hours if much is pending, and is no failure
+        if self._progress.commits != self._merger.commits:
             self._progress.commits = self._merger.commits
             self._lock.beat()
         return self._requests.is_stopping
