@@ -206,7 +206,7 @@ def _examine(path: str, present: set[str]) -> ShardFile | None:
     wal = sides.get(paths.WAL)
     wal = None if wal is not None and stat.S_ISREG(wal.st_mode) and wal.st_size == 0 else wal
     if found is None:
-        # SQLite would delete the WAL when it makes the database again
+        # SQLite would delete the WAL when it makes the database again, or replay it into one that is put there
         cause = "its database is missing, but its WAL (-wal) is there, with rows in it; bring the .db file back"
         return None if wal is None else ShardFile(printable(path), (), cause)
     defect = _defect(path, found, sides)

@@ -29,11 +29,13 @@ from edgeshard.errors import (
     ShardPoisonedError,
     TransactionError,
 )
+from edgeshard.master import write_stats
 from edgeshard.master.write_stats import WriterMeter
 from edgeshard.records import codecs, fallbacks
 from edgeshard.records.columns import Table
 from edgeshard.records.fallbacks import Fallbacks
 from edgeshard.shard import health, row_sizes
+from edgeshard.shard.draft import Draft
 from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
@@ -102,6 +104,8 @@ class Handle:
         connection: Connection,
         lock: health.ShardLock,
         meter: WriterMeter,
+        connect: Callable[[], Connection],
+        draft: Draft | None = None,
         lookups: Lookups | None = None,
         quota: Quota | None = None,
         replacing: Fallbacks = fallbacks.REFUSE,
@@ -129,6 +133,8 @@ class Handle:
         self._task: object = None  # the coroutine or greenlet that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
         self._files = health.ShardFiles(self.path)
+        self._draft = draft  # None: the shard has a file
+        self._connect = connect  # opens that file for its writer
         self._upkeep_at = 0.0  # when the next upkeep is due
         self._check_at = 0.0  # when a write must call _check: at the next upkeep, or at once if it may be refused
         self._connection = connection
@@ -255,7 +261,8 @@ class Handle:
             raise ShardPoisonedError("use shard", self.path, cause)
         if self._lock_file is not None:
             self._lock_file.retake()
-        self._meter.record_if_due(self._connection, now)
+        if self._draft is None:
+            self._meter.record_if_due(self._connection, now)
         if not self._depth:
             self._check_at = self._upkeep_at
         if self._quota is not None:
@@ -274,6 +281,8 @@ class Handle:
 
     def _find_outside_change(self) -> str:
         """Return what happened to the files behind our back, or "". Call it while no row is being written."""
+        if self._draft is not None:
+            return ""
         if self._files.are_replaced(has_written=self._next_id != 0):
             return health.MOVED
         last_id = self._next_id - 1
@@ -281,6 +290,26 @@ class Handle:
         if not self._depth and has_own_row and health.has_lost_row(self._connection, last_id):
             return health.OVERWRITTEN
         return ""
+
+    def _make_file(self, draft: Draft) -> None:
+        """Make the shard's file of what the first transaction has committed in its draft, and open it."""
+        try:
+            with sqlite.translate_errors("make shard", self.path):
+                with write_stats.counted() as count:
+                    logged = sqlite.wal_bytes_written(draft.connection)
+                    draft.publish()
+                connection = self._connect()
+        except BaseException as error:
+            cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"
+            self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
+            raise
+        self._draft = None
+        self._connection, self._execute = connection, connection.cursor().execute
+        self._meter.add(logged + count.bytes)
+        self._files.remember()
+        if self._quota is not None:
+            self._quota.start(connection, self._meter, weakref.WeakMethod(self._check_soon))
+            self._quota.request_new()
 
     def _become_unusable(self, error: EdgeshardError) -> None:
         self._unusable = error
@@ -350,8 +379,11 @@ class Handle:
                                 parts.callback(self._quota.close)
                             if self._lookups is not None:
                                 parts.callback(self._lookups.close)
-                            parts.enter_context(self._meter.closing(self._connection))
-                            self._connection.close()
+                            if self._draft is not None:
+                                self._draft.discard()
+                            else:
+                                parts.enter_context(self._meter.closing(self._connection))
+                                self._connection.close()
             finally:
                 lock_file.release()
                 for _ in range(depth):  # for each block that can no longer be left

@@ -163,7 +163,9 @@ class Transaction:
             handle._execute("COMMIT")
         except BaseException as error:
             handle._fail(error)
-        if handle._files.identities is None:
+        if handle._draft is not None:
+            handle._make_file(handle._draft)
+        elif handle._files.identities is None:
             handle._files.remember()
 
     def _undo(self, error: BaseException | None = None) -> None:
@@ -173,6 +175,8 @@ class Transaction:
             error: what failed in the block; None if the block was not entered.
         """
         handle = self._handle
+        if handle._draft is not None and not handle._draft.is_open:
+            return  # it could not be published, and the handle is poisoned
         quota = handle._quota
         can_reuse_seqs = self.depth > 0 or not isinstance(error, StorageError)
         is_unwritten = (
