@@ -26,7 +26,7 @@ from typing import Final
 from edgeshard import format
 from edgeshard.errors import ConfigurationError, StorageBusyError
 from edgeshard.files import locks, modes, paths
-from edgeshard.files.folders import sync_folder
+from edgeshard.files.folders import sync_path
 
 #: What link() says where there are no hard links: EPERM on FAT, ENOSYS, EOPNOTSUPP or EXDEV on file systems in user
 #: space and network folders, EMLINK where a file may have one name, EACCES where a security policy forbids them.
@@ -189,13 +189,14 @@ def remove_unfinished(unfinished: str) -> None:
             os.unlink(name)
 
 
-def publish(unfinished: str, path: str, *, replace: bool = False) -> bool:
+def publish(unfinished: str, path: str, *, replace: bool = False, levels: int = 1) -> bool:
     """Give a complete file its final name, durably, so that no one ever sees half of it under that name.
 
     Args:
         unfinished: the file, which no process has open any more. It may keep this name too; the caller removes it.
         path: its final path, in the same folder.
         replace: whether to replace an existing file.
+        levels: how many folders to sync; more than 1 if those above may have been made by a process that died since.
 
     Returns:
         False if the path exists already and is not to be replaced.
@@ -214,7 +215,7 @@ def publish(unfinished: str, path: str, *, replace: bool = False) -> bool:
                 raise
             if not _rename_if_free(unfinished, path):
                 return False
-    sync_folder(os.path.dirname(path))
+    sync_path(os.path.dirname(path), levels)
     return True
 
 

@@ -94,8 +94,11 @@ class Draft:
         os.close(modes.create_file(name))
         return name
 
-    def publish(self) -> None:
+    def publish(self, folders: int) -> None:
         """Make the shard of what is committed in the draft, durably, and close the draft.
+
+        Args:
+            folders: how many folders to sync, from that of the shard upwards.
 
         Raises:
             DamagedError: a WAL or a journal has the shard's name meanwhile.
@@ -107,7 +110,7 @@ class Draft:
             name = self._with_fitting_pages()
             self.connection.close()
             sqlite.mark_as_wal(name)
-            if exists(self._path) or not atomic_file.publish(name, self._path):
+            if exists(self._path) or not atomic_file.publish(name, self._path, levels=folders):
                 cause = "another file got its name after it was opened; none of the rows was written. Open it again"
                 raise ShardPoisonedError("make shard", self._path, cause)
         finally:

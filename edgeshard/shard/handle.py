@@ -29,6 +29,7 @@ from edgeshard.errors import (
     ShardPoisonedError,
     TransactionError,
 )
+from edgeshard.files import fingerprint, paths
 from edgeshard.master import write_stats
 from edgeshard.master.write_stats import WriterMeter
 from edgeshard.records import codecs, fallbacks
@@ -58,6 +59,9 @@ WRITING: Final = 1 << 70
 
 #: How long to wait for one transaction of another thread by default, in seconds.
 TRANSACTION_WAIT_S: Final = 30.0
+
+#: A WAL shorter than this, in bytes, is left behind by a handle that is closed.
+_SHORT_WAL_BYTES: Final = 64 << 10
 
 #: How often to look again what the thread does that has the lock, in seconds.
 _LOOK_AGAIN_S: Final = 1.0
@@ -105,6 +109,7 @@ class Handle:
         lock: health.ShardLock,
         meter: WriterMeter,
         connect: Callable[[], Connection],
+        configure: Callable[[Connection], None],
         draft: Draft | None = None,
         lookups: Lookups | None = None,
         quota: Quota | None = None,
@@ -135,6 +140,10 @@ class Handle:
         self._files = health.ShardFiles(self.path)
         self._draft = draft  # None: the shard has a file
         self._connect = connect  # opens that file for its writer
+        self._configure = configure  # sets up a connection to it, and may do so again
+        # whether the next transaction is the first to write to the file, whose WAL is probably empty then
+        self._may_begin_wal = draft is None and quota is None and durability == "process"
+        self._is_wal_unsynced = False
         self._upkeep_at = 0.0  # when the next upkeep is due
         self._check_at = 0.0  # when a write must call _check: at the next upkeep, or at once if it may be refused
         self._connection = connection
@@ -297,7 +306,7 @@ class Handle:
             with sqlite.translate_errors("make shard", self.path):
                 with write_stats.counted() as count:
                     logged = sqlite.wal_bytes_written(draft.connection)
-                    draft.publish()
+                    draft.publish(2 if self.durability == "power" else 1)
                 connection = self._connect()
         except BaseException as error:
             cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"
@@ -347,6 +356,39 @@ class Handle:
         self._timestamp = self._is_clock_set_back = None
         self._writers.clear()
 
+    # -- the WAL ------------------------------------------------------------------------------------------------------
+
+    def _begin_transaction(self) -> None:
+        if self._may_begin_wal:
+            self._may_begin_wal, self._is_wal_unsynced = False, True
+            sqlite.begin_in_empty_wal(self._connection)
+        else:
+            self._execute("BEGIN IMMEDIATE")
+
+    def _end_unsynced_wal(self) -> None:
+        """Set up the connection again, after the transaction that may have begun the WAL."""
+        try:
+            self._configure(self._connection)
+        except BaseException as error:
+            cause = f"an error left it without its settings ({error}); open it again"
+            self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
+            raise
+        self._is_wal_unsynced = False
+
+    def _close_connection(self) -> None:
+        """Close the connection; copy the WAL into the database and remove it, unless it is short.
+
+        That takes two fsyncs, more than a process takes that writes one row. At "power" nobody minds, and within a disk
+        budget nothing must be left over.
+        """
+        is_short = self.durability == "process" and self._quota is None and self._is_wal_short()
+        if not is_short and not self._is_wal_unsynced:
+            sqlite.enable_checkpoint_on_close(self._connection)
+        self._connection.close()
+
+    def _is_wal_short(self) -> bool:
+        return fingerprint.size(paths.wal(self.path)) in range(1, _SHORT_WAL_BYTES)
+
     # -- closing ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -383,7 +425,7 @@ class Handle:
                                 self._draft.discard()
                             else:
                                 parts.enter_context(self._meter.closing(self._connection))
-                                self._connection.close()
+                                self._close_connection()
             finally:
                 lock_file.release()
                 for _ in range(depth):  # for each block that can no longer be left

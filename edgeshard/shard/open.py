@@ -113,6 +113,9 @@ def open_shard(
         quota = None if budget is None else opened.enter_context(contextlib.closing(Quota(root, budget, path)))
         with _with_rescue_advice(str(path)):
             if is_there:
+                if durability == "power":  # an earlier handle at "process" did not sync all names
+                    with sqlite.translate_errors("open shard", str(path)):
+                        folders.sync_path(folder)
                 new, connection = None, opened.enter_context(contextlib.closing(connect()))
             else:
                 new = _make_draft(path, agent, profile, is_limited=budget is not None, was_removed=had_lock)
@@ -127,6 +130,7 @@ def open_shard(
                 lock,
                 meter,
                 connect,
+                partial(_configure, durability=durability),
                 new,
                 lookups,
                 quota,
@@ -184,15 +188,17 @@ def _connect(path: str, agent: str, durability: Durability) -> Connection:
             if owner != agent:
                 cause = f"it belongs to agent {owner!r}, not to {agent!r}; move it back to where it came from"
                 raise FormatError("open shard", path, cause)
-            sqlite.set_synchronous(connection, DURABILITIES[durability])
-            is_power = durability == "power"
-            pages = CHECKPOINT_PAGES_AT_POWER if is_power else CHECKPOINT_PAGES
-            connection.wal_autocheckpoint(pages * format.SHARD_PAGE_SIZE // connection.pragma("page_size"))
-            connection.pragma("journal_size_limit", WAL_BYTES)
-            if is_power:
-                # an earlier handle at "process" may have left the file's name unsynced
-                folders.sync_path(os.path.dirname(path))
+            _configure(connection, durability)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _configure(connection: Connection, durability: Durability) -> None:
+    """Set up a connection for a shard's writer."""
+    sqlite.set_synchronous(connection, DURABILITIES[durability])
+    pages = CHECKPOINT_PAGES_AT_POWER if durability == "power" else CHECKPOINT_PAGES
+    connection.wal_autocheckpoint(pages * format.SHARD_PAGE_SIZE // connection.pragma("page_size"))
+    connection.pragma("journal_size_limit", WAL_BYTES)
+    sqlite.disable_checkpoint_on_close(connection)  # the handle decides

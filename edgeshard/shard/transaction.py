@@ -89,9 +89,10 @@ class Transaction:
     def _begin(self) -> None:
         handle = self._handle
         with sqlite.translate_errors("begin transaction in shard", handle.path):
-            handle._execute(f"SAVEPOINT nested_{self.depth}" if self.depth else "BEGIN IMMEDIATE")
             if self.depth:
+                handle._execute(f"SAVEPOINT nested_{self.depth}")
                 return
+            handle._begin_transaction()
             handle._running = running_asker()
             handle._task, handle._aborted = handle._running and handle._running(), None
             if handle._is_clock_set_back is not None and handle._is_clock_set_back():
@@ -217,6 +218,8 @@ class Transaction:
             return
         if handle._quota is not None:
             handle._quota.let_go()
+        if handle._is_wal_unsynced and not handle._connection.in_transaction:
+            handle._end_unsynced_wal()
         if handle._connection.in_transaction:
             cause = "an interrupt kept its transaction from being undone; open it again"
             handle._become_unusable(ShardPoisonedError("use shard", handle.path, cause))
