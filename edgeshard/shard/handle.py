@@ -152,7 +152,7 @@ class Handle:
         self._meter = meter
         self._quota = quota
         if quota is not None:
-            quota.start(connection, meter, weakref.WeakMethod(self._check_soon))
+            self._start_quota(quota)
         health.watch_forks(self)
 
     def _set_lock(self, lock: Any) -> None:
@@ -307,18 +307,21 @@ class Handle:
                 with write_stats.counted() as count:
                     logged = sqlite.wal_bytes_written(draft.connection)
                     draft.publish(2 if self.durability == "power" else 1)
-                connection = self._connect()
+                self._connection = self._connect()
+            self._execute = self._connection.cursor().execute
+            self._meter.add(logged + count.bytes)
+            self._files.remember()
+            if self._quota is not None:
+                self._start_quota(self._quota)
+                self._quota.request_new()
+            self._draft = None  # last: until then the handle cannot be used
         except BaseException as error:
             cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
             raise
-        self._draft = None
-        self._connection, self._execute = connection, connection.cursor().execute
-        self._meter.add(logged + count.bytes)
-        self._files.remember()
-        if self._quota is not None:
-            self._quota.start(connection, self._meter, weakref.WeakMethod(self._check_soon))
-            self._quota.request_new()
+
+    def _start_quota(self, quota: Quota) -> None:
+        quota.start(self._connection, self._meter, weakref.WeakMethod(self._check_soon))
 
     def _become_unusable(self, error: EdgeshardError) -> None:
         self._unusable = error

@@ -165,7 +165,8 @@ class Transaction:
         except BaseException as error:
             handle._fail(error)
         if handle._draft is not None:
-            handle._make_file(handle._draft)
+            if handle._next_id:  # the block wrote something
+                handle._make_file(handle._draft)
         elif handle._files.identities is None:
             handle._files.remember()
 
