@@ -265,16 +265,22 @@ def begin_in_empty_wal(connection: Connection) -> None:
     empty WAL has none. And a checkpoint syncs the WAL, and its name, before it changes the database. So this must not
     checkpoint, and the caller sets `synchronous` and `wal_autocheckpoint` again after the transaction.
     """
-    wal = paths.wal(connection.filename)
-    if fingerprint.size(wal) == 0:
+    if _is_wal_empty(connection):
         set_synchronous(connection, "OFF")
         connection.wal_autocheckpoint(0)
         connection.execute("BEGIN IMMEDIATE")
-        if fingerprint.size(wal) == 0:  # now nobody else can write to it
+        if _is_wal_empty(connection):  # now nobody else can write to it
             return
         connection.execute("ROLLBACK")
         set_synchronous(connection, "NORMAL")
     connection.execute("BEGIN IMMEDIATE")
+
+
+def _is_wal_empty(connection: Connection) -> bool:
+    try:
+        return fingerprint.size(paths.wal(connection.filename)) == 0
+    except OSError:  # no reason to refuse a row
+        return False
 
 
 def begin_exclusive(connection: Connection) -> None:
