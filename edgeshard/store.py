@@ -45,6 +45,7 @@ from edgeshard.reports import (
     ClockReport,
     EraseReport,
     ExportReport,
+    ForgetPeerReport,
     ImportReport,
     InitReport,
     MergeReport,
@@ -1225,6 +1226,27 @@ class Store:
                 return receipts.record_receipt(connection, stated, force=force, trust=trust)
         finally:
             connection.close()
+
+    def forget_peer(self, database: str, *, dry_run: bool = False) -> ForgetPeerReport:
+        """Forget a hub or a server that gave a receipt and will never return.
+
+        Tombstones no longer wait until it knows of them, and no rule with ``only_pushed`` or ``only_receipted`` deletes
+        rows because it holds them. If it returns all the same, it has to be confirmed again, as at first; and keys that
+        were deleted here and not there may be back once its rows are merged, if their tombstones are gone by then.
+
+        Args:
+            database: its id, in hexadecimal, or its first digits (6 or more); see `status`.
+            dry_run: report what that permits, and change nothing.
+
+        Raises:
+            ConfigurationError: there is no receipt of such a database, or of more than one.
+            StorageBusyError: another process records a receipt of it.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.exchange import forget_peer  # needed rarely
+
+        self._ensure_master_exists("forget peer of")
+        return forget_peer.forget_peer(self.master_path, database, dry_run=dry_run)
 
     def export(
         self,
