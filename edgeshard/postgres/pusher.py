@@ -183,7 +183,7 @@ class Pusher:
         rows = plan.count_seqs(plan.missing(streams, self._target.held, self._rejected))
         cause = (
             f"a worker of this Citus cluster does not answer ({error.state}: {error.message}); "
-            f"{units.count(rows, 'row')} of {units.count(len(streams), 'stream')} are still to push, all others were "
+            f"{units.count(rows, 'row')} of {units.count(len(streams), 'stream')} still to push, all others were "
             "pushed; try again later"
         )
         self._failures = self._unreachable.failures  # chunks of other streams were sent meanwhile
