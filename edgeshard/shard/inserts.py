@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -78,9 +77,8 @@ def ensure_several(records: object, path: str) -> None:
         raise RecordError("write to shard", path, cause)
 
 
-@functools.lru_cache(maxsize=256)
 def table_for(key: WriterKey) -> Table:
-    """Return the table that records with this key go to; finding it out takes as long as many writes.
+    """Return the table that records with this key go to.
 
     Raises:
         TableError: there can be no such table.
