@@ -27,7 +27,7 @@ from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, ShardPoisonedError
-from edgeshard.files import atomic_file, modes, paths, scan
+from edgeshard.files import atomic_file, fingerprint, modes, paths, scan
 from edgeshard.master import identity
 from edgeshard.shard import write_profile
 
@@ -48,6 +48,14 @@ def exists(path: str) -> bool:
     if found is not None and found.defect:
         raise DamagedError("open shard", found.path, f"{found.defect}. {RESCUE}")
     return found is not None
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what is left of drafts of a shard whose openings were killed. The caller holds its lock."""
+    for name in os.listdir(path.parent):
+        unfinished = paths.UNFINISHED_SHARD.fullmatch(name)
+        if unfinished and unfinished[1] == path.stem:
+            os.unlink(path.parent / name)
 
 
 class Draft:
@@ -72,10 +80,6 @@ class Draft:
     def __init__(self, path: Path, agent: str, page_bytes: int, *, is_limited: bool) -> None:
         self._path = str(path)
         self._is_limited = is_limited
-        for name in os.listdir(path.parent):
-            unfinished = paths.UNFINISHED_SHARD.fullmatch(name)
-            if unfinished and unfinished[1] == path.stem:
-                os.unlink(path.parent / name)  # an opening was killed before it published it; we hold the lock
         self._names = [self._new_name()]
         self.is_open = True
         try:
@@ -94,11 +98,14 @@ class Draft:
         os.close(modes.create_file(name))
         return name
 
-    def publish(self, folders: int) -> None:
+    def publish(self, folders: int) -> int:
         """Make the shard of what is committed in the draft, durably, and close the draft.
 
         Args:
             folders: how many folders to sync, from that of the shard upwards.
+
+        Returns:
+            How many bytes were written, for the draft as well.
 
         Raises:
             DamagedError: a WAL or a journal has the shard's name meanwhile.
@@ -108,11 +115,15 @@ class Draft:
         self.is_open = False
         try:
             name = self._with_fitting_pages()
+            written = sqlite.wal_pages_written(self.connection) * self._page_bytes
             self.connection.close()
+            if name != self._names[0]:
+                written += fingerprint.size(name)
             sqlite.mark_as_wal(name)
             if exists(self._path) or not atomic_file.publish(name, self._path, levels=folders):
                 cause = "another file got its name after it was opened; none of the rows was written. Open it again"
                 raise ShardPoisonedError("make shard", self._path, cause)
+            return written
         finally:
             self.discard()
 

@@ -30,7 +30,6 @@ from edgeshard.errors import (
     TransactionError,
 )
 from edgeshard.files import fingerprint, paths
-from edgeshard.master import write_stats
 from edgeshard.master.write_stats import WriterMeter
 from edgeshard.records import codecs, fallbacks
 from edgeshard.records.columns import Table
@@ -304,12 +303,9 @@ class Handle:
         """Make the shard's file of what the first transaction has committed in its draft, and open it."""
         try:
             with sqlite.translate_errors("make shard", self.path):
-                with write_stats.counted() as count:
-                    logged = sqlite.wal_bytes_written(draft.connection)
-                    draft.publish(2 if self.durability == "power" else 1)
+                self._meter.add(draft.publish(2 if self.durability == "power" else 1))
                 self._connection = self._connect()
             self._execute = self._connection.cursor().execute
-            self._meter.add(logged + count.bytes)
             self._files.remember()
             if self._quota is not None:
                 self._start_quota(self._quota)

@@ -109,14 +109,14 @@ def open_shard(
         lock = ShardLock(held)
         opened.callback(lock.release)
         is_there = draft.exists(str(path))
-        connect = partial(_connect, str(path), agent, durability)
         quota = None if budget is None else opened.enter_context(contextlib.closing(Quota(root, budget, path)))
         with _with_rescue_advice(str(path)):
             if is_there:
                 if durability == "power":  # an earlier handle at "process" did not sync all names
                     with sqlite.translate_errors("open shard", str(path)):
                         folders.sync_path(folder)
-                new, connection = None, opened.enter_context(contextlib.closing(connect()))
+                connection = opened.enter_context(contextlib.closing(_connect(str(path), durability, agent)))
+                new = None
             else:
                 new = _make_draft(path, agent, profile, is_limited=budget is not None, was_removed=had_lock)
                 opened.callback(new.discard)
@@ -129,7 +129,7 @@ def open_shard(
                 connection,
                 lock,
                 meter,
-                connect,
+                partial(_connect, str(path), durability),
                 partial(_configure, durability=durability),
                 new,
                 lookups,
@@ -170,29 +170,40 @@ def _with_rescue_advice(path: str) -> Iterator[None]:
 def _make_draft(path: Path, agent: str, profile: WriteProfile, *, is_limited: bool, was_removed: bool) -> Draft:
     with sqlite.translate_errors("make shard", str(path)):
         if was_removed:
+            draft.remove_leftovers(path)
             # somebody removed the shard of an agent, perhaps just now: if a power cut undid that for its WAL, SQLite
             # would copy old pages into the new shard
             folders.sync_folder(path.parent)
         return Draft(path, agent, profile.page_bytes, is_limited=is_limited)
 
 
-def _connect(path: str, agent: str, durability: Durability) -> Connection:
+def _connect(path: str, durability: Durability, agent: str | None = None) -> Connection:
+    """Open a shard's file for its writer, and check that it belongs to the agent, unless this process has just made it.
+
+    Raises:
+        AccessError, StorageIOError, DamagedError, FormatError: see `open_shard`.
+    """
     with sqlite.translate_errors("open shard", path):
         connection = sqlite.connect(path, writable=True)
         try:
-            sqlite.check_identity(connection, "main", format.IDENTITY, path)
-            role, owner = identity.role_and_agent(connection)
-            if role != format.SHARD:
-                cause = "it is an edgeshard database, but not a shard; move it out of the folder of shards"
-                raise FormatError("open shard", path, cause)
-            if owner != agent:
-                cause = f"it belongs to agent {owner!r}, not to {agent!r}; move it back to where it came from"
-                raise FormatError("open shard", path, cause)
+            if agent is not None:
+                _check_owner(connection, path, agent)
             _configure(connection, durability)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _check_owner(connection: Connection, path: str, agent: str) -> None:
+    sqlite.check_identity(connection, "main", format.IDENTITY, path)
+    role, owner = identity.role_and_agent(connection)
+    if role != format.SHARD:
+        cause = "it is an edgeshard database, but not a shard; move it out of the folder of shards"
+        raise FormatError("open shard", path, cause)
+    if owner != agent:
+        cause = f"it belongs to agent {owner!r}, not to {agent!r}; move it back to where it came from"
+        raise FormatError("open shard", path, cause)
 
 
 def _configure(connection: Connection, durability: Durability) -> None:
