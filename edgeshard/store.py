@@ -30,7 +30,7 @@ from edgeshard.master.reading import OnError
 from edgeshard.merge import init_store, locks, once
 from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
 from edgeshard.merge.watcher import Listener as MergeListener
-from edgeshard.postgres.options import BATCH, BATCH_MAX
+from edgeshard.postgres.options import BATCH, BATCH_MAX, ON_INVALID, OnInvalid
 from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import declare, fallbacks
@@ -51,6 +51,7 @@ from edgeshard.reports import (
     PruneReport,
     PushReport,
     ReceiptReport,
+    RejectedReport,
     RestoreReport,
     SalvageReport,
     StatusReport,
@@ -84,8 +85,10 @@ __all__ = [
     "MAX_INTERVAL_S",
     "OBSERVERS",
     "ON_FULL",
+    "ON_INVALID",
     "PROFILES",
     "PUSH_INTERVAL_S",
+    "REJECTED_LIMIT",
     "VERSION",
     "Inventory",
     "MergeListener",
@@ -109,6 +112,9 @@ _R = TypeVar("_R")
 
 #: How many rows from lines of text are committed together, unless told otherwise.
 LINES_BATCH = 1_000
+
+#: Of how many ranges of rejected rows the addresses are returned, unless told otherwise.
+REJECTED_LIMIT = 100
 
 #: Called with (done, to do) as an operation continues.
 Progress = Callable[[int, int], None]
@@ -1093,6 +1099,8 @@ class Store:
         *,
         batch: int = BATCH,
         inserts: bool = False,
+        retry_rejected: bool = False,
+        on_invalid: OnInvalid = "reject",
         dry_run: bool = False,
         should_stop: Callable[[], bool] = _never,
         progress: Progress | None = None,
@@ -1107,12 +1115,16 @@ class Store:
                 the password file; "postgresql://" takes everything from there.
             batch: rows per transaction; fewer if rows are large.
             inserts: use INSERT instead of COPY. Servers that only speak PostgreSQL's protocol always get INSERT.
+            retry_rejected: try again the rows that this database rejected (see `rejected`), except dismissed ones.
+            on_invalid: what to do with characters that PostgreSQL cannot store, U+0000 and halves of surrogate pairs:
+                "reject" their rows, "replace" each by U+FFFD, or "escape" it as the six characters ``\\uXXXX``. Columns
+                of a key are never changed. With the last two, rows that were rejected for that are tried again.
             dry_run: report what would be done, and change nothing.
             should_stop: called after each commit; once it returns True the push ends early and keeps what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
-            ConfigurationError: the DSN or the batch is not valid, or psycopg is not installed.
+            ConfigurationError: the DSN, the batch or `on_invalid` is not valid, or psycopg is not installed.
             PostgresError: PostgreSQL cannot be reached, or refuses; what was committed stays.
             StorageError: the master cannot be read.
         """
@@ -1120,9 +1132,16 @@ class Store:
 
         self.ensure_exists()
         if dry_run:
-            return preview(self.master_path, dsn)
+            return preview(self.master_path, dsn, retry_rejected=retry_rejected, on_invalid=on_invalid)
         return push_once(
-            self.master_path, dsn, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress
+            self.master_path,
+            dsn,
+            batch=batch,
+            inserts=inserts,
+            retry_rejected=retry_rejected,
+            on_invalid=on_invalid,
+            should_stop=should_stop,
+            progress=progress,
         )
 
     def push_watcher(
@@ -1132,6 +1151,8 @@ class Store:
         interval: float = PUSH_INTERVAL_S,
         batch: int = BATCH,
         inserts: bool = False,
+        retry_rejected: bool = False,
+        on_invalid: OnInvalid = "reject",
         listener: PushListener | None = None,
     ) -> PushWatcher:
         """Return a service that pushes what merges bring until `stop` is called. Call its `run`.
@@ -1141,6 +1162,8 @@ class Store:
             interval: how often to check whether a merge brought rows, in seconds.
             batch: see `push`.
             inserts: see `push`.
+            retry_rejected: see `push`; done once, when it starts.
+            on_invalid: see `push`.
             listener: its methods are called as the watcher works.
 
         Raises:
@@ -1149,7 +1172,56 @@ class Store:
         from edgeshard.postgres.watcher import PushWatcher  # 20 ms, which only those who push should pay
 
         self.ensure_exists()
-        return PushWatcher(self.master_path, dsn, interval_s=interval, batch=batch, inserts=inserts, listener=listener)
+        return PushWatcher(
+            self.master_path,
+            dsn,
+            interval_s=interval,
+            batch=batch,
+            inserts=inserts,
+            retry_rejected=retry_rejected,
+            on_invalid=on_invalid,
+            listener=listener,
+        )
+
+    def rejected(self, *, limit: int = REJECTED_LIMIT) -> RejectedReport:
+        """Return which rows of the master PostgreSQL databases rejected, and why, according to the pushes to them.
+
+        They stay in the master, and a push leaves them out until `push(retry_rejected=True)`.
+
+        Args:
+            limit: of how many ranges of rows to return the addresses, at most. All are counted.
+
+        Raises:
+            ConfigurationError: there is no master yet.
+            StorageError: the master cannot be read.
+        """
+        from edgeshard.exchange import rejected_rows  # needed rarely
+
+        self._ensure_master_exists("read rejected rows of")
+        return rejected_rows.report(self.master_path, limit)
+
+    def dismiss_rejected(self, *, why: str, table: str | type = "", dry_run: bool = False) -> RejectedReport:
+        """Dismiss the rows that PostgreSQL databases rejected: they stay in the master, and are never pushed.
+
+        Rows that are rejected later are not dismissed by that, even for the same reason. What was dismissed is recorded
+        with `why`.
+
+        Args:
+            why: the reason, for whoever reads the report later.
+            table: only rows that were rejected because of a row of this table, or its class; "": all.
+            dry_run: report what would be dismissed (`RejectedReport.rejected`), and change nothing.
+
+        Returns:
+            What is rejected and dismissed after that.
+
+        Raises:
+            ConfigurationError: there is no master yet, or `why` is empty.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.exchange import rejected_rows  # needed rarely
+
+        self._ensure_master_exists("dismiss rejected rows of")
+        return rejected_rows.dismiss(self.master_path, why, _table_name(table) or "", dry_run=dry_run)
 
     @staticmethod
     def pushed_ranges(dsn: str) -> Inventory:
