@@ -1117,8 +1117,8 @@ class Store:
             inserts: use INSERT instead of COPY. Servers that only speak PostgreSQL's protocol always get INSERT.
             retry_rejected: try again the rows that this database rejected (see `rejected`), except dismissed ones.
             on_invalid: what to do with characters that PostgreSQL cannot store, U+0000 and halves of surrogate pairs:
-                "reject" their rows, "replace" each by U+FFFD, or "escape" it as the six characters ``\\uXXXX``. Columns
-                of a key are never changed. With the last two, rows that were rejected for that are tried again.
+                "reject" their rows, "replace" each by U+FFFD, or "escape" it as JSON does, in six characters. The
+                columns of a key are never changed. With the last two, rows that were rejected for that are tried again.
             dry_run: report what would be done, and change nothing.
             should_stop: called after each commit; once it returns True the push ends early and keeps what it committed.
             progress: called with (rows done, rows to do) after each commit.

@@ -4,8 +4,8 @@ The record is about pushes alone: it decides what the next push to that database
 loses it, by restoring an older master, loses nothing: these rows are tried again.
 
 Rows are recorded as ranges of seqs, and adjacent ranges with the same reason are one. Reasons are told apart by what
-they are about (the kind, the table, the column, the constraint), so their number is bounded by the tables; of the words,
-those about the first row are kept.
+they are about (the kind, the table, the column, the constraint), so there are only as many as the tables permit. Of the
+words, those about the first row are kept.
 """
 
 from __future__ import annotations

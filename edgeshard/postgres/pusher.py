@@ -17,14 +17,14 @@ from edgeshard.log_fields import fields
 from edgeshard.master import rejected
 from edgeshard.master.rejected import Reason, Rejection
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import own_tables, plan, prepare, reader, rejected_record, rejects, server_tables
+from edgeshard.postgres import own_tables, plan, prepare, reader, rejects, server_tables
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.options import BATCH, BATCH_MAX, ON_INVALID, OnInvalid
 from edgeshard.postgres.plan import OutdatedPlanError, OutdatedSchemaError, Piece
 from edgeshard.postgres.prepare import Prepared
 from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.receipt_writer import ReceiptWriter
-from edgeshard.postgres.rejected_record import RejectedRecord
+from edgeshard.postgres.rejected_record import RejectedRecord, Retry
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import InvalidRowError, OutdatedRangesError, Sender, Sent, StreamRejectedError
 from edgeshard.postgres.server import Server
@@ -229,15 +229,8 @@ class Pusher:
         if self._target.updated_tables != tables:
             prepare.update_tables(tables, own_tables.recorded_tables(server), make_fit)
             self._target.updated_tables = tables
-        if self._read_from != self._target.database_id:
-            choose = partial(self.choose_retries, tables, make_fit)
-            self._rejected.read(master, self._target.database_id, streams, self._target.held, choose)
-            self._read_from = self._target.database_id
+        missing = self._begin(master, streams, partial(self.choose_retries, tables, make_fit))
         max_rows = max(1, min(self._batch, _CHUNK_BYTES // master.row_bytes(streams)))
-        missing = self._missing(streams)
-        if self.on_invalid == "reject":
-            self._rejected.add(rejects.reject_unstorable_names(missing))
-            missing = self._missing(streams)
         total = counts.rows + plan.count_seqs(missing)
         while missing and not self._should_stop():
             chunk, rest = plan.take_chunk(missing, max_rows, master.transaction_at)
@@ -257,24 +250,38 @@ class Pusher:
                 missing = self._reject(rejects.reject_stream(missing, error.stream, reason), missing)
                 continue
             missing = [*sifted.left, *rest]
-            self._failures = 0
-            self._target.held.update(sifted.sent.held)
-            counts.add(chunk, sifted.sent)
-            self._rejected.add(sifted.rejected)
-            if sifted.too_small is not None:
-                self._replace_indexes(server, sifted.too_small, counts)
-            self._rejected.write_if_due()
-            self._receipt.write_if_due()
+            self._count(server, chunk, sifted, counts)
             if self._progress is not None:
                 self._progress(counts.rows, total)
 
-    def choose_retries(
-        self, tables: Sequence[Table], make_fit: prepare.MakeFit, unfit: frozenset[str]
-    ) -> rejected_record.Retry:
+    def _begin(
+        self, master: MasterReader, streams: Sequence[Stream], choose: Callable[[frozenset[str]], Retry]
+    ) -> list[Piece]:
+        """Return what is to push, after reading once in each run what this database rejected."""
+        if self._read_from != self._target.database_id:
+            self._rejected.read(master, self._target.database_id, streams, self._target.held, choose)
+            self._read_from = self._target.database_id
+        missing = self._missing(streams)
+        if self.on_invalid != "reject":
+            return missing
+        return self._reject(rejects.reject_unstorable_names(missing), missing)
+
+    def _count(self, server: Server, chunk: Sequence[Piece], sifted: Sifted, counts: _Counts) -> None:
+        """Take note of what became of a chunk."""
+        self._failures = 0
+        self._target.held.update(sifted.sent.held)
+        counts.add(chunk, sifted.sent)
+        self._rejected.add(sifted.rejected)
+        if sifted.too_small is not None:
+            self._replace_indexes(server, sifted.too_small, counts)
+        self._rejected.write_if_due()
+        self._receipt.write_if_due()
+
+    def choose_retries(self, tables: Sequence[Table], make_fit: prepare.MakeFit, unfit: frozenset[str]) -> Retry:
         """Return which rejected rows to try again, if rows of some tables were rejected because these did not fit."""
         fit = frozenset(name for name in unfit if prepare.is_fit(name, tables, make_fit))
         kinds = frozenset() if self.on_invalid == "reject" else _INVALID_CHARACTERS
-        return rejected_record.Retry(self._retry_rejected, kinds, fit)
+        return Retry(self._retry_rejected, kinds, fit)
 
     def _reject(self, found: Sequence[Rejection], missing: Sequence[Piece]) -> list[Piece]:
         """Leave rows out from now on; return what is still to push."""

@@ -6,6 +6,7 @@ A writer's transaction is pushed whole or not at all. If one of its rows is reje
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from edgeshard.format.ranges import Range
@@ -63,16 +64,7 @@ def find_invalid(sender: Sender, chunk: Sequence[Piece], tables: Iterable[Table]
     ids = {piece.stream.stream_no: piece.stream.stream_id for piece in chunk}
     for table in tables:
         encode = sender.encoder(table, ids, inserts=sender.inserts)
-
-        def check(
-            rows: Sequence[Row], table: Table = table, encode: Callable[..., Any] = encode
-        ) -> list[Reason | None]:
-            try:
-                encode(rows)
-            except (values.UnfitValueError, *values.INVALID_VALUE):
-                return [_check_row(sender, table, encode, row) for row in rows]
-            return []
-
+        check = partial(_check_rows, sender, table, encode)
         for id_range in plan.id_ranges(chunk):
             first = id_range.first
             while first <= id_range.last:
@@ -86,6 +78,17 @@ def find_invalid(sender: Sender, chunk: Sequence[Piece], tables: Iterable[Table]
                     found.add(error.row_id, Reason(rejected.NOT_UTF8, table.name, message=_NOT_TEXT))
                     first = error.row_id + 1
     return found.rejections()
+
+
+def _check_rows(
+    sender: Sender, table: Table, encode: Callable[[Sequence[Row]], Any], rows: Sequence[Row]
+) -> list[Reason | None]:
+    """Return why each of these rows cannot be encoded, None for one that can; [] if all can."""
+    try:
+        encode(rows)
+    except (values.UnfitValueError, *values.INVALID_VALUE):
+        return [_check_row(sender, table, encode, row) for row in rows]
+    return []
 
 
 def _check_row(sender: Sender, table: Table, encode: Callable[[Sequence[Row]], Any], row: Row) -> Reason | None:
