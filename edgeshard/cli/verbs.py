@@ -26,6 +26,7 @@ from edgeshard.cli import (
     query,
     ranges,
     receipt,
+    rejected,
     restore,
     salvage,
     shell,
@@ -64,6 +65,7 @@ GROUPS: Final[dict[str, dict[str, ModuleType]]] = {
         "ranges": ranges,
         "receipt": receipt,
         "push": push,
+        "rejected": rejected,
     },
     "rescue": {
         "restore": restore,

@@ -317,6 +317,10 @@ def reasons(connection: Connection, database_id: bytes) -> list[Reason]:
     return [Reason(*row) for row in rows]
 
 
-def has_any(connection: Connection) -> bool:
-    """Return whether any row is rejected, dismissed or not."""
-    return sqlite.scalar(connection, "SELECT 1 FROM main._edgeshard_rejections LIMIT 1") is not None
+def rows(connection: Connection) -> int:
+    """Return how many rows are rejected and not dismissed; one that several databases reject counts several times."""
+    sql = (
+        "SELECT ifnull(sum(last - first + 1), 0) FROM main._edgeshard_rejected "
+        "JOIN main._edgeshard_rejections USING (rejection_no) WHERE dismissed_at IS NULL"
+    )
+    return int(sqlite.scalar(connection, sql))

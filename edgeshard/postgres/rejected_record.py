@@ -109,7 +109,7 @@ class RejectedRecord:
         retried = choose(tables)
         found: dict[bytes, list[Range]] = {}
         dismissed: dict[bytes, list[Range]] = {}
-        for item in master.rejected(database_id) if reasons else ():
+        for item in master.rejected(database_id):
             if item.dismissed_at is not None:
                 dismissed.setdefault(item.stream_id, []).append(item.rejection.seqs)
             elif retried.covers(item.rejection.reason):
