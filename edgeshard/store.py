@@ -45,6 +45,7 @@ from edgeshard.reports import (
     ClockReport,
     EraseReport,
     ExportReport,
+    ForgetPeerReport,
     ImportReport,
     InitReport,
     MergeReport,
@@ -1101,6 +1102,7 @@ class Store:
         inserts: bool = False,
         retry_rejected: bool = False,
         on_invalid: OnInvalid = "reject",
+        distribute: bool = False,
         dry_run: bool = False,
         should_stop: Callable[[], bool] = _never,
         progress: Progress | None = None,
@@ -1119,6 +1121,8 @@ class Store:
             on_invalid: what to do with characters that PostgreSQL cannot store, U+0000 and halves of surrogate pairs:
                 "reject" their rows, "replace" each by U+FFFD, or "escape" it as JSON does, in six characters. The
                 columns of a key are never changed. With the last two, rows that were rejected for that are tried again.
+            distribute: on the coordinator of a Citus cluster, distribute the tables of rows over its workers, by
+                stream, as they are created; those that the server has already are distributed as well.
             dry_run: report what would be done, and change nothing.
             should_stop: called after each commit; once it returns True the push ends early and keeps what it committed.
             progress: called with (rows done, rows to do) after each commit.
@@ -1132,7 +1136,9 @@ class Store:
 
         self.ensure_exists()
         if dry_run:
-            return preview(self.master_path, dsn, retry_rejected=retry_rejected, on_invalid=on_invalid)
+            return preview(
+                self.master_path, dsn, retry_rejected=retry_rejected, on_invalid=on_invalid, distribute=distribute
+            )
         return push_once(
             self.master_path,
             dsn,
@@ -1140,6 +1146,7 @@ class Store:
             inserts=inserts,
             retry_rejected=retry_rejected,
             on_invalid=on_invalid,
+            distribute=distribute,
             should_stop=should_stop,
             progress=progress,
         )
@@ -1153,6 +1160,7 @@ class Store:
         inserts: bool = False,
         retry_rejected: bool = False,
         on_invalid: OnInvalid = "reject",
+        distribute: bool = False,
         listener: PushListener | None = None,
     ) -> PushWatcher:
         """Return a service that pushes what merges bring until `stop` is called. Call its `run`.
@@ -1164,6 +1172,7 @@ class Store:
             inserts: see `push`.
             retry_rejected: see `push`; done once, when it starts.
             on_invalid: see `push`.
+            distribute: see `push`.
             listener: its methods are called as the watcher works.
 
         Raises:
@@ -1180,6 +1189,7 @@ class Store:
             inserts=inserts,
             retry_rejected=retry_rejected,
             on_invalid=on_invalid,
+            distribute=distribute,
             listener=listener,
         )
 
@@ -1297,6 +1307,27 @@ class Store:
                 return receipts.record_receipt(connection, stated, force=force, trust=trust)
         finally:
             connection.close()
+
+    def forget_peer(self, database: str, *, dry_run: bool = False) -> ForgetPeerReport:
+        """Forget a hub or a server that gave a receipt and will never return.
+
+        Tombstones no longer wait until it knows of them, and no rule with ``only_pushed`` or ``only_receipted`` deletes
+        rows because it holds them. If it returns all the same, it has to be confirmed again, as at first; and keys that
+        were deleted here and not there may be back once its rows are merged, if their tombstones are gone by then.
+
+        Args:
+            database: its id, in hexadecimal, or its first digits (6 or more); see `status`.
+            dry_run: report what that permits, and change nothing.
+
+        Raises:
+            ConfigurationError: there is no receipt of such a database, or of more than one.
+            StorageBusyError: another process records a receipt of it.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.exchange import forget_peer  # needed rarely
+
+        self._ensure_master_exists("forget peer of")
+        return forget_peer.forget_peer(self.master_path, database, dry_run=dry_run)
 
     def export(
         self,

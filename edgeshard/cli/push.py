@@ -73,6 +73,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="reject rows with U+0000 or half of a surrogate pair (default), or push them with U+FFFD (replace) or as "
         "six characters such as \\u0000 (escape) instead",
     )
+    parser.add_argument(
+        "--distribute",
+        action="store_true",
+        help="on the coordinator of a Citus cluster: distribute the tables of rows over its workers, by stream",
+    )
     arguments.add_dry_run(parser)
     arguments.add_json(parser, "; with --watch, one line for each push")
     arguments.add_log_format(parser)
@@ -101,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
             inserts=options.inserts,
             retry_rejected=options.retry_rejected,
             on_invalid=options.on_invalid,
+            distribute=options.distribute,
             dry_run=options.dry_run,
             should_stop=should_stop,
             progress=progress,

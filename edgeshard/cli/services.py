@@ -81,6 +81,7 @@ def push(store: Store, options: argparse.Namespace) -> int:
         inserts=options.inserts,
         retry_rejected=options.retry_rejected,
         on_invalid=options.on_invalid,
+        distribute=options.distribute,
         listener=reporter,
     )
     return _run(service.run, service.stop, reporter, options)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from edgeshard.master import database
-from edgeshard.postgres import own_tables, plan, prepare, rejects, server_kind, server_tables
+from edgeshard.postgres import citus, own_tables, plan, prepare, rejects, server_kind, server_tables
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.options import BATCH, OnInvalid
 from edgeshard.postgres.pusher import Progress, Pusher
@@ -29,6 +29,7 @@ def push_once(
     inserts: bool = False,
     retry_rejected: bool = False,
     on_invalid: OnInvalid = "reject",
+    distribute: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> PushReport:
@@ -47,6 +48,7 @@ def push_once(
         inserts=inserts,
         retry_rejected=retry_rejected,
         on_invalid=on_invalid,
+        distribute=distribute,
         should_stop=should_stop,
         progress=progress,
     )
@@ -59,17 +61,25 @@ def push_once(
         pusher.close()
 
 
-def preview(path: Path, dsn: str, *, retry_rejected: bool = False, on_invalid: OnInvalid = "reject") -> PushReport:
+def preview(
+    path: Path,
+    dsn: str,
+    *,
+    retry_rejected: bool = False,
+    on_invalid: OnInvalid = "reject",
+    distribute: bool = False,
+) -> PushReport:
     """Report what a push would do, and change nothing on either side. Values are not checked.
 
     Raises:
         ConfigurationError, PostgresError, StorageError: like `push_once`.
     """
     began = time.monotonic()
-    pusher = Pusher(path, parse_dsn(dsn), retry_rejected=retry_rejected, on_invalid=on_invalid)
+    pusher = Pusher(path, parse_dsn(dsn), retry_rejected=retry_rejected, on_invalid=on_invalid, distribute=distribute)
     found = database.find_master(path, "push")
     server = Server(pusher.address)
     try:
+        citus.ensure_suitable(server, distribute=distribute)
         if found is None:
             kind = server_kind.find(server)
             return PushReport(upstream=server.address.display, server=str(kind), dry_run=True)
@@ -82,18 +92,21 @@ def preview(path: Path, dsn: str, *, retry_rejected: bool = False, on_invalid: O
 
 
 def _preview(server: Server, master: MasterReader, pusher: Pusher, began: float) -> PushReport:
-    database_id = own_tables.identity(server)
+    database_id, distribute = own_tables.identity(server), pusher.distribute
     streams, tables = master.streams(), master.tables()
     held = {} if database_id is None else own_tables.held(server, [stream.stream_id for stream in streams])
     statements = own_tables.create_statements() if database_id is None else []
 
     def record_changes(table: Table) -> Table:
-        fit, changes = server_tables.changes_for(server, table, has_own_tables=database_id is not None)
+        has_own_tables = database_id is not None
+        fit, changes = server_tables.changes_for(server, table, has_own_tables=has_own_tables, distribute=distribute)
         statements.extend(changes.statements)
         return fit
 
     if database_id is not None:
-        prepare.update_tables(tables, own_tables.recorded_tables(server), record_changes)
+        recorded = own_tables.recorded_tables(server)
+        to_distribute = recorded.keys() - citus.distributed(server, recorded) if distribute else frozenset()
+        prepare.update_tables(tables, recorded, record_changes, to_distribute)
     record = RejectedRecord(master.path, read_only=True)
     record.read(master, database_id or b"", streams, held, partial(pusher.choose_retries, tables, record_changes))
     missing = plan.missing(streams, held, record.ranges)

@@ -12,12 +12,13 @@ from typing import Final
 
 import attrs
 
+from edgeshard import units
 from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
 from edgeshard.log_fields import fields
 from edgeshard.master import rejected
-from edgeshard.master.rejected import Reason, Rejection
+from edgeshard.master.rejected import Reason
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import own_tables, plan, prepare, reader, rejects, server_tables
+from edgeshard.postgres import citus, own_tables, plan, prepare, reader, rejects, server_tables
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.options import BATCH, BATCH_MAX, ON_INVALID, OnInvalid
 from edgeshard.postgres.plan import OutdatedPlanError, OutdatedSchemaError, Piece
@@ -31,6 +32,7 @@ from edgeshard.postgres.server import Server
 from edgeshard.postgres.sift import Sifted, TooSmall, sift
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.postgres.target import Target
+from edgeshard.postgres.unreachable import UnreachableStreams
 from edgeshard.reports import PushReport
 
 logger = logging.getLogger("edgeshard.push")
@@ -59,9 +61,9 @@ class _Counts:
     tables: dict[str, int] = attrs.Factory(dict)
     statements: list[str] = attrs.Factory(list)
 
-    def add(self, chunk: Sequence[Piece], sent: Sent) -> None:
+    def add(self, sent: Sent) -> None:
         self.rows += sum(sent.tables.values())
-        self.streams |= {piece.stream.stream_id for piece in chunk}
+        self.streams |= sent.held.keys()
         for name, rows in sent.tables.items():
             if rows:  # tables that exist only because a keyed one does may stay empty
                 self.tables[name] = self.tables.get(name, 0) + rows
@@ -77,11 +79,12 @@ class Pusher:
         inserts: use only INSERT.
         retry_rejected: try rejected rows again, in the first run.
         on_invalid: what to do with characters that PostgreSQL cannot store: "reject", "replace" or "escape".
+        distribute: distribute the tables of rows over the workers of a Citus cluster; see `citus`.
         should_stop: called after each chunk; once it returns True the push ends and keeps what it committed.
         progress: called with (rows done, rows to do) after each commit.
 
     Attributes:
-        on_invalid: see above.
+        on_invalid, distribute: see above.
 
     Raises:
         ConfigurationError: the batch or `on_invalid` is not valid.
@@ -96,6 +99,7 @@ class Pusher:
         inserts: bool = False,
         retry_rejected: bool = False,
         on_invalid: OnInvalid = "reject",
+        distribute: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
         progress: Progress | None = None,
     ) -> None:
@@ -109,7 +113,8 @@ class Pusher:
         self._inserts = inserts
         self._should_stop = should_stop
         self._progress = progress
-        self._target = Target(where)
+        self.distribute = distribute
+        self._target = Target(where, distribute=distribute)
         self._receipt = ReceiptWriter(path, self._target)
         self._retry_rejected = retry_rejected
         self.on_invalid = on_invalid
@@ -117,6 +122,7 @@ class Pusher:
         self._read_from: bytes = b""  # the database whose rejected rows this run has read
         self._ran_at = 0.0
         self._failures = 0  # in a row
+        self._unreachable = UnreachableStreams()
 
     @property
     def address(self) -> Address:
@@ -142,6 +148,7 @@ class Pusher:
         began = self._ran_at = time.monotonic()
         self._read_from = b""
         self._failures = 0
+        self._unreachable = UnreachableStreams()
         counts = _Counts()
         with MasterReader(self._path) as master:
             try:
@@ -174,6 +181,8 @@ class Pusher:
         while True:
             try:
                 self._push_chunks(master, counts)
+                if self._has_reached_all(master):
+                    return
             except ServerError as error:
                 self._back_off_or_raise(error)
             except PostgresUnavailableError as error:
@@ -187,20 +196,44 @@ class Pusher:
                 self._failures += 1
                 if self._failures > _ATTEMPTS:
                     raise reader.damaged(self._path, "its blocks name rows that it does not have") from None
-            else:
-                return
             is_first_connection = False
+
+    def _has_reached_all(self, master: MasterReader) -> bool:
+        """Return whether no worker of a Citus cluster failed; else wait a moment before the next attempt.
+
+        Raises:
+            PostgresUnavailableError: a worker failed too often.
+        """
+        error = self._unreachable.error
+        if error is None or self._should_stop():
+            return True
+        streams = self._unreachable.only(master.streams())
+        rows = plan.count_seqs(plan.missing(streams, self._target.held, self._rejected.ranges))
+        cause = (
+            f"a worker of this Citus cluster does not answer ({error.state}: {error.message}); "
+            f"{units.count(rows, 'row')} of {units.count(len(streams), 'stream')} still to push, all others were "
+            "pushed; try again later"
+        )
+        self._failures = self._unreachable.failures  # chunks of other streams were sent meanwhile
+        self._back_off(PostgresUnavailableError("push", self._target.address.display, cause))
+        self._unreachable.begin_attempt()
+        return False
 
     def _back_off_or_raise(self, error: ServerError) -> None:
         """Wait a moment if another attempt may succeed; else raise our error for the server's."""
         explained = self._target.address.explain("push", error)
+        is_internal = error.is_unclear and self._target.is_citus  # Citus says so if a worker fails
+        if is_internal:
+            explained = PostgresUnavailableError(
+                "push", self._target.address.display, f"{explained.cause}; try again later"
+            )
         if error.is_duplicate:
             cause = (
                 "the server has a row that edgeshard_ranges does not name: "
                 f"{error.message}. Nothing was pushed twice; find out who changed these tables"
             )
             raise PostgresError("push", self._target.address.display, cause) from error
-        if not (error.is_retryable or error.is_connection_lost):
+        if not (error.is_retryable or error.is_connection_lost or is_internal):
             raise explained from error
         if error.is_connection_lost:
             self.close()
@@ -227,32 +260,29 @@ class Pusher:
             return fit
 
         if self._target.updated_tables != tables:
-            prepare.update_tables(tables, own_tables.recorded_tables(server), make_fit)
-            self._target.updated_tables = tables
+            self._update_tables(server, tables, make_fit)
         missing = self._begin(master, streams, partial(self.choose_retries, tables, make_fit))
         max_rows = max(1, min(self._batch, _CHUNK_BYTES // master.row_bytes(streams)))
         total = counts.rows + plan.count_seqs(missing)
         while missing and not self._should_stop():
-            chunk, rest = plan.take_chunk(missing, max_rows, master.transaction_at)
-            prepared = prepare.prepare_tables(master, chunk, tables, make_fit)
-            if prepared.has_conflict:
-                missing = self._reject(prepared.rejected, missing)
-                continue
+            some = self._unreachable.take(missing)
+            chunk, rest = plan.take_chunk(some, max_rows, master.transaction_at)
             try:
-                sifted = self._send(sender, chunk, prepared)
+                sifted = self._push_chunk(sender, chunk, prepare.prepare_tables(master, chunk, tables, make_fit))
             except OutdatedRangesError as error:
                 self._target.held.update(error.held)
                 missing = self._missing(streams)
                 total = counts.rows + plan.count_seqs(missing)
-                continue
-            except StreamRejectedError as error:
-                reason = Reason(rejected.STREAM, column="agent_id", message=error.reason)
-                missing = self._reject(rejects.reject_stream(missing, error.stream, reason), missing)
-                continue
-            missing = [*sifted.left, *rest]
-            self._count(server, chunk, sifted, counts)
-            if self._progress is not None:
-                self._progress(counts.rows, total)
+            except ServerError as error:
+                if not citus.is_worker_failure(server, error):
+                    raise
+                self._unreachable.add(chunk, error)
+                missing = self._missing(streams)
+            else:
+                self._count(server, sifted, counts)
+                missing = [*sifted.left, *rest] if some is missing else self._missing(streams)
+                if self._progress is not None:
+                    self._progress(counts.rows, total)
 
     def _begin(
         self, master: MasterReader, streams: Sequence[Stream], choose: Callable[[frozenset[str]], Retry]
@@ -261,21 +291,9 @@ class Pusher:
         if self._read_from != self._target.database_id:
             self._rejected.read(master, self._target.database_id, streams, self._target.held, choose)
             self._read_from = self._target.database_id
-        missing = self._missing(streams)
-        if self.on_invalid != "reject":
-            return missing
-        return self._reject(rejects.reject_unstorable_names(missing), missing)
-
-    def _count(self, server: Server, chunk: Sequence[Piece], sifted: Sifted, counts: _Counts) -> None:
-        """Take note of what became of a chunk."""
-        self._failures = 0
-        self._target.held.update(sifted.sent.held)
-        counts.add(chunk, sifted.sent)
-        self._rejected.add(sifted.rejected)
-        if sifted.too_small is not None:
-            self._replace_indexes(server, sifted.too_small, counts)
-        self._rejected.write_if_due()
-        self._receipt.write_if_due()
+        if self.on_invalid == "reject":
+            self._rejected.add(rejects.reject_unstorable_names(self._missing(streams)))
+        return self._missing(streams)
 
     def choose_retries(self, tables: Sequence[Table], make_fit: prepare.MakeFit, unfit: frozenset[str]) -> Retry:
         """Return which rejected rows to try again, if rows of some tables were rejected because these did not fit."""
@@ -283,27 +301,66 @@ class Pusher:
         kinds = frozenset() if self.on_invalid == "reject" else _INVALID_CHARACTERS
         return Retry(self._retry_rejected, kinds, fit)
 
-    def _reject(self, found: Sequence[Rejection], missing: Sequence[Piece]) -> list[Piece]:
-        """Leave rows out from now on; return what is still to push."""
-        self._rejected.add(found)
-        self._rejected.write_if_due()
-        return plan.without(missing, found)
+    def _push_chunk(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared) -> Sifted:
+        """Push a chunk, or find what of it does not fit."""
+        try:
+            if not prepared.has_conflict:
+                return self._send(sender, chunk, prepared.tables)
+            found = prepared.rejected
+        except StreamRejectedError as error:
+            reason = Reason(rejected.STREAM, column="agent_id", message=error.reason)
+            found = rejects.reject_stream(chunk, error.stream, reason)
+        return Sifted(Sent({}, {}), found, plan.without(chunk, found))
 
-    def _missing(self, streams: Sequence[Stream]) -> list[Piece]:
-        return plan.missing(streams, self._target.held, self._rejected.ranges)
+    def _send(self, sender: Sender, chunk: Sequence[Piece], tables: Sequence[Table]) -> Sifted:
+        """Send a chunk; if a row does not fit, send those that do.
 
-    def _send(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared) -> Sifted:
-        """Send a chunk; if a row does not fit, send those that do."""
+        If the server does not say what is wrong, as Citus in a COPY, send it once more by INSERT.
+        """
         refused: ServerError | None = None
         try:
-            return Sifted(sender.send(chunk, prepared.tables, self._target.held), ())
+            return Sifted(sender.send(chunk, tables, self._target.held), ())
         except InvalidRowError:
             pass
         except ServerError as error:
+            if error.is_unclear and not sender.inserts:
+                return self._send(attrs.evolve(sender, inserts=True), chunk, tables)
             if not error.is_row_rejected:
                 raise
             refused = error
-        return sift(sender, chunk, prepared.tables, self._target.held, refused)
+        try:
+            return sift(sender, chunk, tables, self._target.held, refused)
+        except ServerError as error:
+            if not error.is_unclear or sender.inserts:
+                raise
+            return self._send(attrs.evolve(sender, inserts=True), chunk, tables)
+
+    def _count(self, server: Server, sifted: Sifted, counts: _Counts) -> None:
+        """Take note of what became of a chunk."""
+        self._failures = 0
+        self._unreachable.succeed()
+        self._target.held.update(sifted.sent.held)
+        counts.add(sifted.sent)
+        self._rejected.add(sifted.rejected)
+        if sifted.too_small is not None:
+            self._replace_indexes(server, sifted.too_small, counts)
+        self._rejected.write_if_due()
+        self._receipt.write_if_due()
+
+    def _update_tables(self, server: Server, tables: Sequence[Table], make_fit: prepare.MakeFit) -> None:
+        recorded = own_tables.recorded_tables(server)
+        to_distribute = recorded.keys() - citus.distributed(server, recorded) if self.distribute else frozenset()
+        try:
+            prepare.update_tables(tables, recorded, make_fit, to_distribute)
+        except ServerError as error:
+            if not citus.is_worker_failure(server, error):
+                raise
+            self._unreachable.error = error  # rows of other tables can be pushed all the same
+        else:
+            self._target.updated_tables = tables
+
+    def _missing(self, streams: Sequence[Stream]) -> list[Piece]:
+        return plan.missing(self._unreachable.without(streams), self._target.held, self._rejected.ranges)
 
     def _replace_indexes(self, server: Server, too_small: TooSmall, counts: _Counts) -> None:
         """Replace indexes that pushes created, and that a row does not fit into."""

@@ -90,6 +90,11 @@ class ServerError(Exception):
         return self.state is None or self.state.startswith(_CONNECTION_LOST)
 
     @property
+    def is_unclear(self) -> bool:
+        """Whether it may be anything: Citus says this for whatever a worker answers to a COPY."""
+        return self.state == "XX000"
+
+    @property
     def is_row_rejected(self) -> bool:
         """Whether a row may have caused it, if it is the answer to a statement that sends rows."""
         return self.state is not None and not self.state.startswith(_NOT_A_ROW)

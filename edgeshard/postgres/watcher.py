@@ -36,6 +36,7 @@ class PushWatcher:
         inserts: use only INSERT.
         retry_rejected: try rejected rows again, once.
         on_invalid: what to do with characters that PostgreSQL cannot store.
+        distribute: see `Pusher`.
         listener: receives what happens.
 
     Raises:
@@ -52,6 +53,7 @@ class PushWatcher:
         inserts: bool = False,
         retry_rejected: bool = False,
         on_invalid: OnInvalid = "reject",
+        distribute: bool = False,
         listener: Listener | None = None,
     ) -> None:
         if not isinstance(interval_s, (int, float)) or not 0 < interval_s <= MAX_INTERVAL_S:
@@ -70,6 +72,7 @@ class PushWatcher:
             inserts=inserts,
             retry_rejected=retry_rejected,
             on_invalid=on_invalid,
+            distribute=distribute,
             should_stop=lambda: self._should_stop,
         )
         self._pushed_at = 0.0
