@@ -40,6 +40,7 @@ from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import fallbacks
 from edgeshard.records.fallbacks import Encode, NanChoice
 from edgeshard.records.rows import Rows
+from edgeshard.retention.quantities import age_s, row_count, size_bytes
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import PROFILES, WriteProfileName
 
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
     from edgeshard.files.os_errors import explain_os_error as explain_os_error
     from edgeshard.format.ranges import Range
     from edgeshard.records.scalars import number_or_text as number_or_text
-    from edgeshard.retention.rules import age_s as age_s
-    from edgeshard.retention.rules import row_count as row_count
-    from edgeshard.retention.rules import size_bytes as size_bytes
     from edgeshard.retention.store_rules import Retention
     from edgeshard.sqlite import Statement as Statement
     from edgeshard.sqlite import draw_rows as draw_rows
@@ -91,13 +89,10 @@ __all__ = [
 _MODULES: Final = {
     "Inventory": "edgeshard.exchange.inventory",
     "Statement": "edgeshard.sqlite",
-    "age_s": "edgeshard.retention.rules",
     "draw_rows": "edgeshard.sqlite",
     "explain_os_error": "edgeshard.files.os_errors",
     "number_or_text": "edgeshard.records.scalars",
-    "row_count": "edgeshard.retention.rules",
     "shorten_text": "edgeshard.sqlite",
-    "size_bytes": "edgeshard.retention.rules",
     "wrap_text": "edgeshard.sqlite",
 }
 
@@ -1396,11 +1391,7 @@ def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> 
     try:
         if max_bytes is None and on_full is not None:
             raise ValueError("on_full requires max_bytes")
-        if max_bytes is None:
-            return None
-        from edgeshard.retention import rules
-
-        return policy.parse_budget(rules.size_bytes(max_bytes), on_full or "error")
+        return None if max_bytes is None else policy.parse_budget(size_bytes(max_bytes), on_full or "error")
     except (ValueError, TypeError, OverflowError) as error:
         cause = f"max_bytes={max_bytes!r}, on_full={on_full!r}: {error}"
         raise ConfigurationError("open store", root, cause) from error

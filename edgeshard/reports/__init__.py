@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from edgeshard.reports.prune import PruneReport as PruneReport
     from edgeshard.reports.prune import combine_prunes as combine_prunes
     from edgeshard.reports.push import PushReport as PushReport
+    from edgeshard.reports.push import Rejected as Rejected
     from edgeshard.reports.rows import Blocked as Blocked
     from edgeshard.reports.rows import Gap as Gap
     from edgeshard.reports.rows import Quarantined as Quarantined
-    from edgeshard.reports.rows import Rejected as Rejected
     from edgeshard.reports.rows import RowStates as RowStates
     from edgeshard.reports.rows import add_states as add_states
     from edgeshard.reports.salvage import SalvageReport as SalvageReport
@@ -95,8 +95,8 @@ _NAMES: Final = {
     ),
     "merge": ("GAPS_MAX", "MergeReport"),
     "prune": ("PrunableTable", "PruneReport", "combine_prunes"),
-    "push": ("PushReport",),
-    "rows": ("Blocked", "Gap", "Quarantined", "Rejected", "RowStates", "add_states"),
+    "push": ("PushReport", "Rejected"),
+    "rows": ("Blocked", "Gap", "Quarantined", "RowStates", "add_states"),
     "salvage": ("SalvageReport",),
     "service": ("MergeStatus", "WatcherStatus"),
     "status": (

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from edgeshard import units
+from edgeshard import reports, units
 from edgeshard.reports.base import Report
 from edgeshard.reports.phrases import count_missing, first_few
-from edgeshard.reports.prune import PruneReport
 from edgeshard.reports.rows import Blocked, Gap, Quarantined
 
 #: The most gaps that the report of a merge lists. There may be any number, and a merger reports each second.
@@ -54,7 +53,7 @@ class MergeReport(Report):
     dry_run: bool = False
     stopped: bool = False
     dropped: int = 0
-    pruned: PruneReport | None = None
+    pruned: reports.PruneReport | None = None
     prune_error: str = ""
     forgotten_streams: int = 0
     refresh_error: str = ""

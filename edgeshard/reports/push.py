@@ -1,4 +1,4 @@
-"""What was pushed to PostgreSQL."""
+"""What was pushed to PostgreSQL, and what it rejected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,38 @@ import attrs
 from edgeshard import units
 from edgeshard.reports.base import Report
 from edgeshard.reports.phrases import rows_of_streams
-from edgeshard.reports.rows import Rejected
+
+
+@attrs.frozen(repr=False)
+class Rejected(Report):
+    """Rows that PostgreSQL cannot store. They stay in the master; all other rows are pushed.
+
+    Attributes:
+        agent: the agent that wrote them.
+        stream: the stream's id, in hexadecimal.
+        first: the first seq that is not pushed; a writer's transaction is never divided.
+        last: the last one; 4294967295 if the whole stream is blocked from `first` on.
+        seq: the row that caused it.
+        table: its table.
+        column: the column that caused it, or "" if it is not a single column.
+        reason: why, and what to do.
+    """
+
+    agent: str
+    stream: str
+    first: int
+    last: int
+    seq: int
+    table: str
+    column: str
+    reason: str
+
+    def _line(self) -> str:
+        place = f"{self.table}.{self.column}" if self.column else self.table
+        return (
+            f"agent {self.agent!r}, stream {self.stream}, seqs {self.first} to {self.last} are rejected: "
+            f"row {self.seq}, {place or 'the stream itself'}: {self.reason}"
+        )
 
 
 @attrs.frozen(repr=False)

@@ -15,7 +15,7 @@ import attrs
 from edgeshard.errors import ConfigurationError, TableError
 from edgeshard.options import PruneRule
 from edgeshard.records import declare
-from edgeshard.retention import rules
+from edgeshard.retention import quantities, rules
 from edgeshard.retention.rules import Rules
 
 _KEYS = tuple(PruneRule.__annotations__)
@@ -110,11 +110,11 @@ def _check(key: str, value: Any) -> None:
     if value is None:
         return
     if key in ("older_than", "deletions_older_than", "forget_after"):
-        rules.age_s(value)
+        quantities.age_s(value)
     elif key == "keep_rows":
-        rules.row_count(value)
+        quantities.row_count(value)
     elif key == "max_bytes":
-        rules.size_bytes(value)
+        quantities.size_bytes(value)
     elif key == "table":
         _parse_table(value)
     elif not isinstance(value, bool):
