@@ -49,9 +49,11 @@ from edgeshard.errors import (
     TableError,
     TransactionError,
     UnreadableRowError,
+    UpgradedError,
     WatcherStalledError,
 )
 from edgeshard.format import VERSION
+from edgeshard.loading import guard, load_all
 from edgeshard.store import Store
 
 if TYPE_CHECKING:
@@ -98,9 +100,11 @@ __all__ = [
     "TableError",
     "TransactionError",
     "UnreadableRowError",
+    "UpgradedError",
     "VerifyReport",
     "WatcherStalledError",
     "__version__",
+    "load_all",
     "table",
 ]
 
@@ -127,6 +131,8 @@ if not TYPE_CHECKING:  # which would believe that there is every name
 def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})
 
+
+guard()
 
 # a library stays silent unless its user asks: https://docs.python.org/3/howto/logging.html#library-config
 logging.getLogger(__name__).addHandler(logging.NullHandler())

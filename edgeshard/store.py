@@ -18,6 +18,7 @@ from edgeshard.budget.policy import ON_FULL, Budget, OnFull
 from edgeshard.errors import ConfigurationError
 from edgeshard.files import paths, scan, store_folder
 from edgeshard.format import VERSION
+from edgeshard.loading import load_all
 from edgeshard.log_fields import fields
 from edgeshard.merge.listener import Listener as MergeListener
 from edgeshard.options import (
@@ -78,6 +79,7 @@ __all__ = [
     "age_s",
     "draw_rows",
     "explain_os_error",
+    "load_all",
     "number_or_text",
     "row_count",
     "shorten_text",

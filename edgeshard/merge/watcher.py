@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 from filelock import FileLock
@@ -39,12 +39,10 @@ from edgeshard.merge.listener import Listener
 from edgeshard.merge.merger import Merger
 from edgeshard.options import MAX_INTERVAL_S, OBSERVERS
 from edgeshard.retention import store_rules
+from edgeshard.retention.scheduler import PruneScheduler
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
-
-if TYPE_CHECKING:
-    from edgeshard.retention.scheduler import PruneScheduler
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -513,8 +511,6 @@ if hasattr(os, "register_at_fork"):
 def _scheduler(root: Path, prune: Retention, profile: WriteProfile) -> PruneScheduler | None:
     if not prune:
         return None
-    from edgeshard.retention.scheduler import PruneScheduler  # slow to import, and needed only if there are rules
-
     # between two passes, however long one takes; the prune ends if the watcher does
     return PruneScheduler(paths.master(root), prune, partial(locks.merge_lock_held, root, -1), profile.slowness)
 
