@@ -8,11 +8,9 @@ runs as a service loads all at its start, and goes on with what it has.
 from __future__ import annotations
 
 import os
-import pkgutil
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from typing import Final
 
 from edgeshard.errors import UpgradedError
@@ -24,7 +22,7 @@ _PACKAGE: Final = "edgeshard"
 _COMMANDS: Final = ("__main__", "bench", "charts", "cli")
 
 
-class _Guard(MetaPathFinder):
+class _Guard:
     """Is asked before each module is looked for; it finds none itself.
 
     Args:
@@ -71,6 +69,8 @@ def load_all() -> None:
 
 
 def _modules(folders: Iterable[str], prefix: str) -> Iterable[str]:
+    import pkgutil
+
     for found in pkgutil.iter_modules(folders, prefix):
         if found.name.removeprefix(prefix) in _COMMANDS:
             continue
