@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgeshard.reports.exchange import NEXT as NEXT
     from edgeshard.reports.exchange import PUT_BACK as PUT_BACK
     from edgeshard.reports.exchange import ExportReport as ExportReport
+    from edgeshard.reports.exchange import ForgetPeerReport as ForgetPeerReport
     from edgeshard.reports.exchange import PeerStatus as PeerStatus
     from edgeshard.reports.exchange import ReceiptReport as ReceiptReport
     from edgeshard.reports.imports import ImportedFile as ImportedFile
@@ -78,7 +79,16 @@ _NAMES: Final = {
     "base": ("Report",),
     "clock": ("ClockAhead", "ClockReport"),
     "erase": ("EraseReport", "ErasedElsewhere"),
-    "exchange": ("AWAITING", "DOUBTFUL", "ExportReport", "NEXT", "PUT_BACK", "PeerStatus", "ReceiptReport"),
+    "exchange": (
+        "AWAITING",
+        "DOUBTFUL",
+        "ExportReport",
+        "ForgetPeerReport",
+        "NEXT",
+        "PUT_BACK",
+        "PeerStatus",
+        "ReceiptReport",
+    ),
     "imports": ("ImportReport", "ImportedFile", "ImportedTable"),
     "init": ("InitReport",),
     "lines": ("BAD_LINES_MAX", "BadLine", "WriteReport"),

@@ -1,4 +1,4 @@
-"""What an export wrote, what a receipt recorded, and what other databases hold."""
+"""What an export wrote, what a receipt recorded, what forgetting a peer permits, and what other databases hold."""
 
 from __future__ import annotations
 
@@ -87,6 +87,34 @@ class ReceiptReport(Report):
             line += f"; ignored {units.count(self.claimed, 'row')} that this master never held"
         unknown = units.count(self.unknown, "stream")
         return f"{line}; ignored {unknown} not known here" if self.unknown else line
+
+
+@attrs.frozen(repr=False)
+class ForgetPeerReport(Report):
+    """What `Store.forget_peer` did, or what a dry run would do, and what that permits.
+
+    Attributes:
+        database: the peer's id, in hexadecimal.
+        kind: its type, "edgeshard" or "postgresql".
+        tombstones: how many tombstones wait for this peer only. Once they are old enough, prunes may delete them.
+        rows: how many rows no other peer is known to hold. No rule with ``only_pushed`` or ``only_receipted``
+            deletes them any more.
+        claimed: how many rows this peer says it holds that never arrived here. Nothing reminds of them any more.
+        dry_run: whether nothing was changed.
+    """
+
+    database: str
+    kind: str
+    tombstones: int
+    rows: int
+    claimed: int
+    dry_run: bool = False
+
+    def _line(self) -> str:
+        done = "would forget" if self.dry_run else "forgot"
+        line = f"{done} {self.kind} database {self.database}: {units.count(self.tombstones, 'tombstone')} waited for it"
+        line += f" only, and may be pruned; {units.count(self.rows, 'row')} that no other peer is known to hold"
+        return line + (f"; {units.count(self.claimed, 'row')} that only it has may never come" if self.claimed else "")
 
 
 @attrs.frozen(repr=False)

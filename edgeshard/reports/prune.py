@@ -147,7 +147,8 @@ class PruneReport(Report):
         if self.tombstones_unheard:
             line += (
                 f", {self._kept(self.tombstones_unheard, 'tombstone')} that not all databases with a receipt know of "
-                f"({first_few(self.unheard)}: push or export to them, then record their next receipts)"
+                f"({first_few(self.unheard)}: push or export to them, then record their next receipts; "
+                "Store.forget_peer (`edgeshard forget-peer`) forgets one that will never return)"
             )
         return line
 
