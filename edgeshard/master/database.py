@@ -34,7 +34,7 @@ _TEXT_BYTES = 4_096
 _ATTEMPTS = 5
 
 #: The size of the master's WAL at which a commit copies it into the database, in bytes.
-_CHECKPOINT_BYTES = 32_768_000
+CHECKPOINT_BYTES = 32_768_000
 
 #: The size to which a checkpoint truncates the WAL once it can be reset, in bytes.
 _WAL_BYTES = 64 << 20
@@ -206,7 +206,7 @@ def _connect(path: Path, *, writable: bool, busy_timeout_s: float) -> Connection
 def set_wal_limits(connection: Connection, max_bytes: int | None = None) -> None:
     """Set the size of the WAL at which a commit copies it into the database, in bytes; None: the usual size."""
     connection.pragma("journal_size_limit", _WAL_BYTES if max_bytes is None else max_bytes)
-    checkpoint_bytes = _CHECKPOINT_BYTES if max_bytes is None else max_bytes
+    checkpoint_bytes = CHECKPOINT_BYTES if max_bytes is None else max_bytes
     connection.wal_autocheckpoint(max(1, checkpoint_bytes // int(connection.pragma("page_size"))))
 
 

@@ -54,7 +54,7 @@ def bare_master(path: Path) -> Iterator[Connection]:
     with bare_database(path, format.MASTER_PAGE_SIZE, "FULL") as connection:
         connection.pragma("cache_size", -32_000)
         connection.pragma("journal_size_limit", database._WAL_BYTES)
-        connection.wal_autocheckpoint(database._CHECKPOINT_BYTES // format.MASTER_PAGE_SIZE)
+        connection.wal_autocheckpoint(database.CHECKPOINT_BYTES // format.MASTER_PAGE_SIZE)
         yield connection
 
 

@@ -73,7 +73,7 @@ class Settings:
             (truncate, "_SHRINK_BYTES", rng.choice((1, 4_000, truncate._SHRINK_BYTES))),
             (wal_limit, "LEAST_BYTES", rng.choice((3_072, 20_480, wal_limit.LEAST_BYTES))),
             (wal_limit, "KEPT_BYTES", rng.choice((0, 4_000, wal_limit.KEPT_BYTES))),
-            (database, "_CHECKPOINT_BYTES", rng.choice((12_288, 122_880, database._CHECKPOINT_BYTES))),
+            (database, "CHECKPOINT_BYTES", rng.choice((12_288, 122_880, database.CHECKPOINT_BYTES))),
             (wal_limit, "MOST_BYTES", 0),  # so that writers checkpoint
             (truncate, "_CUT_WAL_BYTES", cuts.choice((0, 8_000, truncate._CUT_WAL_BYTES))),
             (database, "_WAL_BYTES", rng.choice((0, 20_000, database._WAL_BYTES))),

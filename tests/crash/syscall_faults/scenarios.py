@@ -546,7 +546,7 @@ def make_small(patch: Callable[[object, str, object], object]) -> None:
     patch(wal_limit, "MOST_BYTES", 0)
     patch(shard_quota, "_CHECKPOINT_PART", 0.2)
     patch(truncate, "_LONG_WAL_BYTES", 0)
-    patch(database, "_CHECKPOINT_BYTES", 20 * 4096)
+    patch(database, "CHECKPOINT_BYTES", 20 * 4096)
     patch(blocks, "CHUNK_BYTES", 12_000)
     patch(merger, "_AGENTS_CHECKED", 2)
     patch(scan, "FRESH_S", -1.0)  # what a failing merge believes of a shard, the next one does not ask again
