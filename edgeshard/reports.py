@@ -461,7 +461,8 @@ class PruneReport(Report):
         if self.tombstones_unheard:
             line += (
                 f", {self._kept(self.tombstones_unheard, 'tombstone')} that not all databases with a receipt know of "
-                f"({_first_few(self.unheard)}: push or export to them, then record their next receipts)"
+                f"({_first_few(self.unheard)}: push or export to them, then record their next receipts; "
+                "Store.forget_peer (`edgeshard forget-peer`) forgets one that will never return)"
             )
         return line
 
@@ -640,6 +641,34 @@ class ReceiptReport(Report):
 
 
 # -- what became of rows ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(repr=False)
+class ForgetPeerReport(Report):
+    """What `Store.forget_peer` did, or what a dry run would do, and what that permits.
+
+    Attributes:
+        database: the peer's id, in hexadecimal.
+        kind: its type, "edgeshard" or "postgresql".
+        tombstones: how many tombstones wait for this peer only. Once they are old enough, prunes may delete them.
+        rows: how many rows no other peer is known to hold. No rule with ``only_pushed`` or ``only_receipted``
+            deletes them any more.
+        claimed: how many rows this peer says it holds that never arrived here. Nothing reminds of them any more.
+        dry_run: whether nothing was changed.
+    """
+
+    database: str
+    kind: str
+    tombstones: int
+    rows: int
+    claimed: int
+    dry_run: bool = False
+
+    def _line(self) -> str:
+        done = "would forget" if self.dry_run else "forgot"
+        line = f"{done} {self.kind} database {self.database}: {units.count(self.tombstones, 'tombstone')} waited for it"
+        line += f" only, and may be pruned; {units.count(self.rows, 'row')} that no other peer is known to hold"
+        return line + (f"; {units.count(self.claimed, 'row')} that only it has may never come" if self.claimed else "")
 
 
 @attrs.frozen(repr=False)

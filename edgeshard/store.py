@@ -45,6 +45,7 @@ from edgeshard.reports import (
     ClockReport,
     EraseReport,
     ExportReport,
+    ForgetPeerReport,
     ImportReport,
     InitReport,
     MergeReport,
@@ -1093,6 +1094,7 @@ class Store:
         *,
         batch: int = BATCH,
         inserts: bool = False,
+        distribute: bool = False,
         dry_run: bool = False,
         should_stop: Callable[[], bool] = _never,
         progress: Progress | None = None,
@@ -1107,6 +1109,8 @@ class Store:
                 the password file; "postgresql://" takes everything from there.
             batch: rows per transaction; fewer if rows are large.
             inserts: use INSERT instead of COPY. Servers that only speak PostgreSQL's protocol always get INSERT.
+            distribute: on the coordinator of a Citus cluster, distribute the tables of rows over its workers, by
+                stream, as they are created; those that the server has already are distributed as well.
             dry_run: report what would be done, and change nothing.
             should_stop: called after each commit; once it returns True the push ends early and keeps what it committed.
             progress: called with (rows done, rows to do) after each commit.
@@ -1120,9 +1124,15 @@ class Store:
 
         self.ensure_exists()
         if dry_run:
-            return preview(self.master_path, dsn)
+            return preview(self.master_path, dsn, distribute=distribute)
         return push_once(
-            self.master_path, dsn, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress
+            self.master_path,
+            dsn,
+            batch=batch,
+            inserts=inserts,
+            distribute=distribute,
+            should_stop=should_stop,
+            progress=progress,
         )
 
     def push_watcher(
@@ -1132,6 +1142,7 @@ class Store:
         interval: float = PUSH_INTERVAL_S,
         batch: int = BATCH,
         inserts: bool = False,
+        distribute: bool = False,
         listener: PushListener | None = None,
     ) -> PushWatcher:
         """Return a service that pushes what merges bring until `stop` is called. Call its `run`.
@@ -1141,6 +1152,7 @@ class Store:
             interval: how often to check whether a merge brought rows, in seconds.
             batch: see `push`.
             inserts: see `push`.
+            distribute: see `push`.
             listener: its methods are called as the watcher works.
 
         Raises:
@@ -1149,7 +1161,15 @@ class Store:
         from edgeshard.postgres.watcher import PushWatcher  # 20 ms, which only those who push should pay
 
         self.ensure_exists()
-        return PushWatcher(self.master_path, dsn, interval_s=interval, batch=batch, inserts=inserts, listener=listener)
+        return PushWatcher(
+            self.master_path,
+            dsn,
+            interval_s=interval,
+            batch=batch,
+            inserts=inserts,
+            distribute=distribute,
+            listener=listener,
+        )
 
     @staticmethod
     def pushed_ranges(dsn: str) -> Inventory:
@@ -1225,6 +1245,27 @@ class Store:
                 return receipts.record_receipt(connection, stated, force=force, trust=trust)
         finally:
             connection.close()
+
+    def forget_peer(self, database: str, *, dry_run: bool = False) -> ForgetPeerReport:
+        """Forget a hub or a server that gave a receipt and will never return.
+
+        Tombstones no longer wait until it knows of them, and no rule with ``only_pushed`` or ``only_receipted`` deletes
+        rows because it holds them. If it returns all the same, it has to be confirmed again, as at first; and keys that
+        were deleted here and not there may be back once its rows are merged, if their tombstones are gone by then.
+
+        Args:
+            database: its id, in hexadecimal, or its first digits (6 or more); see `status`.
+            dry_run: report what that permits, and change nothing.
+
+        Raises:
+            ConfigurationError: there is no receipt of such a database, or of more than one.
+            StorageBusyError: another process records a receipt of it.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.exchange import forget_peer  # needed rarely
+
+        self._ensure_master_exists("forget peer of")
+        return forget_peer.forget_peer(self.master_path, database, dry_run=dry_run)
 
     def export(
         self,

@@ -60,6 +60,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use INSERT instead of COPY; servers that only speak PostgreSQL's protocol always get INSERT",
     )
+    parser.add_argument(
+        "--distribute",
+        action="store_true",
+        help="on the coordinator of a Citus cluster: distribute the tables of rows over its workers, by stream",
+    )
     arguments.add_dry_run(parser)
     arguments.add_json(parser, "; with --watch, one line for each push")
     arguments.add_log_format(parser)
@@ -86,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
             options.dsn,
             batch=options.batch,
             inserts=options.inserts,
+            distribute=options.distribute,
             dry_run=options.dry_run,
             should_stop=should_stop,
             progress=progress,

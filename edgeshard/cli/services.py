@@ -79,6 +79,7 @@ def push(store: Store, options: argparse.Namespace) -> int:
         interval=interval_s,
         batch=options.batch,
         inserts=options.inserts,
+        distribute=options.distribute,
         listener=reporter,
     )
     return _run(service.run, service.stop, reporter, options)

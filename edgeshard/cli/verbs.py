@@ -16,6 +16,7 @@ from edgeshard.cli import (
     completion,
     erase,
     export,
+    forget_peer,
     help,
     import_,
     init,
@@ -63,6 +64,7 @@ GROUPS: Final[dict[str, dict[str, ModuleType]]] = {
         "export": export,
         "ranges": ranges,
         "receipt": receipt,
+        "forget-peer": forget_peer,
         "push": push,
     },
     "rescue": {

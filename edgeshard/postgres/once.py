@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeshard.master import database
-from edgeshard.postgres import own_tables, plan, prepare, rejects, server_tables
+from edgeshard.postgres import citus, own_tables, plan, prepare, rejects, server_tables
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.options import BATCH
 from edgeshard.postgres.pusher import Progress, Pusher
@@ -25,6 +25,7 @@ def push_once(
     *,
     batch: int = BATCH,
     inserts: bool = False,
+    distribute: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> PushReport:
@@ -36,7 +37,15 @@ def push_once(
         StorageError: the master cannot be read.
     """
     address = parse_dsn(dsn)
-    pusher = Pusher(path, address, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress)
+    pusher = Pusher(
+        path,
+        address,
+        batch=batch,
+        inserts=inserts,
+        distribute=distribute,
+        should_stop=should_stop,
+        progress=progress,
+    )
     if database.find_master(path, "push") is None:
         return PushReport(upstream=address.display)
     by_hand.settle_file(path)
@@ -46,7 +55,7 @@ def push_once(
         pusher.close()
 
 
-def preview(path: Path, dsn: str) -> PushReport:
+def preview(path: Path, dsn: str, *, distribute: bool = False) -> PushReport:
     """Report what a push would do, and change nothing on either side. Values are not checked.
 
     Raises:
@@ -57,17 +66,18 @@ def preview(path: Path, dsn: str) -> PushReport:
     found = database.find_master(path, "push")
     server = Server(address)
     try:
+        citus.ensure_suitable(server, distribute=distribute)
         if found is None:
             return PushReport(upstream=address.display, dry_run=True)
         with MasterReader(path) as master:
-            return _preview(server, master, began)
+            return _preview(server, master, began, distribute)
     except ServerError as error:
         raise address.explain("push", error) from error
     finally:
         server.close()
 
 
-def _preview(server: Server, master: MasterReader, began: float) -> PushReport:
+def _preview(server: Server, master: MasterReader, began: float, distribute: bool) -> PushReport:
     has_own_tables = own_tables.identity(server) is not None
     streams, tables = master.streams(), master.tables()
     held = own_tables.held(server, [stream.stream_id for stream in streams]) if has_own_tables else {}
@@ -75,12 +85,14 @@ def _preview(server: Server, master: MasterReader, began: float) -> PushReport:
     statements = [] if has_own_tables else own_tables.create_statements()
 
     def record_changes(table: Table) -> Table:
-        fit, changes = server_tables.changes_for(server, table, has_own_tables=has_own_tables)
+        fit, changes = server_tables.changes_for(server, table, has_own_tables=has_own_tables, distribute=distribute)
         statements.extend(changes.statements)
         return fit
 
     if has_own_tables:
-        prepare.update_tables(tables, own_tables.recorded_tables(server), record_changes)
+        recorded = own_tables.recorded_tables(server)
+        to_distribute = recorded.keys() - citus.distributed(server, recorded) if distribute else frozenset()
+        prepare.update_tables(tables, recorded, record_changes, to_distribute)
     while True:
         missing = plan.missing(streams, held, rejected)
         prepared = prepare.prepare_tables(master, missing, tables, record_changes)

@@ -6,7 +6,7 @@ A push does this for each chunk, a dry run for all rows at once (and changes not
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import attrs
 
@@ -66,8 +66,10 @@ def prepare_tables(
     return Prepared([fit[table.name] for table in filled], list(fit.values()))
 
 
-def update_tables(tables: Sequence[Table], recorded: Mapping[str, Recorded], make_fit: MakeFit) -> None:
-    """Make those tables fit that lack a rename, a wider type or a key that the master knows.
+def update_tables(
+    tables: Sequence[Table], recorded: Mapping[str, Recorded], make_fit: MakeFit, to_distribute: Set[str] = frozenset()
+) -> None:
+    """Make those tables fit that lack a rename, a wider type or a key that the master knows, or are not distributed.
 
     Without this they would lack it until the master has a new row of them, and what other masters push meanwhile would
     go by an older name.
@@ -76,9 +78,11 @@ def update_tables(tables: Sequence[Table], recorded: Mapping[str, Recorded], mak
         tables: all tables of the master.
         recorded: what earlier pushes recorded of each table, by its name in PostgreSQL.
         make_fit: makes a table fit.
+        to_distribute: the names in PostgreSQL of those that are to be distributed.
     """
     for table in tables:
-        if table.pg_name not in recorded or not schema_changes.is_behind(table, recorded[table.pg_name]):
+        found = recorded.get(table.pg_name)
+        if found is None or not (table.pg_name in to_distribute or schema_changes.is_behind(table, found)):
             continue
         try:
             for relative in schema.relatives(table, tables):

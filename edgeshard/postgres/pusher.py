@@ -11,10 +11,11 @@ from typing import Final
 
 import attrs
 
+from edgeshard import units
 from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
 from edgeshard.log_fields import fields
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import own_tables, plan, prepare, reader, rejects, row_search, server_tables
+from edgeshard.postgres import citus, own_tables, plan, prepare, reader, rejects, row_search, server_tables
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.options import BATCH, BATCH_MAX
 from edgeshard.postgres.plan import OutdatedPlanError, OutdatedSchemaError, Piece
@@ -23,8 +24,10 @@ from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.receipt_writer import ReceiptWriter
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import OutdatedRangesError, RowRejectedError, Sender, Sent, StreamRejectedError
+from edgeshard.postgres.server import Server
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.postgres.target import Target
+from edgeshard.postgres.unreachable import UnreachableStreams
 from edgeshard.reports import PushReport, Rejected
 
 logger = logging.getLogger("edgeshard.push")
@@ -66,6 +69,7 @@ class Pusher:
         where: the database.
         batch: rows per transaction; a writer's transaction is never divided.
         inserts: use only INSERT.
+        distribute: distribute the tables of rows over the workers of a Citus cluster; see `citus`.
         should_stop: called after each chunk; once it returns True the push ends and keeps what it committed.
         progress: called with (rows done, rows to do) after each commit.
 
@@ -80,6 +84,7 @@ class Pusher:
         *,
         batch: int = BATCH,
         inserts: bool = False,
+        distribute: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
         progress: Progress | None = None,
     ) -> None:
@@ -90,11 +95,13 @@ class Pusher:
         self._inserts = inserts
         self._should_stop = should_stop
         self._progress = progress
-        self._target = Target(where)
+        self._distribute = distribute
+        self._target = Target(where, distribute=distribute)
         self._receipt = ReceiptWriter(path, self._target)
         self._rejected: list[Rejected] = []
         self._rejected_at = 0.0
         self._failures = 0  # in a row
+        self._unreachable = UnreachableStreams()
 
     @property
     def retries_rejected(self) -> bool:
@@ -116,6 +123,7 @@ class Pusher:
         if self.retries_rejected:
             self._rejected.clear()
         self._failures = 0
+        self._unreachable = UnreachableStreams()
         counts = _Counts()
         with MasterReader(self._path) as master:
             try:
@@ -145,6 +153,8 @@ class Pusher:
         while True:
             try:
                 self._push_chunks(master, counts)
+                if self._has_reached_all(master):
+                    return
             except ServerError as error:
                 self._back_off_or_raise(error)
             except PostgresUnavailableError as error:
@@ -158,20 +168,44 @@ class Pusher:
                 self._failures += 1
                 if self._failures > _ATTEMPTS:
                     raise reader.damaged(self._path, "its blocks name rows that it does not have") from None
-            else:
-                return
             is_first_connection = False
+
+    def _has_reached_all(self, master: MasterReader) -> bool:
+        """Return whether no worker of a Citus cluster failed; else wait a moment before the next attempt.
+
+        Raises:
+            PostgresUnavailableError: a worker failed too often.
+        """
+        error = self._unreachable.error
+        if error is None or self._should_stop():
+            return True
+        streams = self._unreachable.only(master.streams())
+        rows = plan.count_seqs(plan.missing(streams, self._target.held, self._rejected))
+        cause = (
+            f"a worker of this Citus cluster does not answer ({error.state}: {error.message}); "
+            f"{units.count(rows, 'row')} of {units.count(len(streams), 'stream')} still to push, all others were "
+            "pushed; try again later"
+        )
+        self._failures = self._unreachable.failures  # chunks of other streams were sent meanwhile
+        self._back_off(PostgresUnavailableError("push", self._target.address.display, cause))
+        self._unreachable.begin_attempt()
+        return False
 
     def _back_off_or_raise(self, error: ServerError) -> None:
         """Wait a moment if another attempt may succeed; else raise our error for the server's."""
         explained = self._target.address.explain("push", error)
+        is_internal = error.is_unclear and self._target.is_citus  # Citus says so if a worker fails
+        if is_internal:
+            explained = PostgresUnavailableError(
+                "push", self._target.address.display, f"{explained.cause}; try again later"
+            )
         if error.is_duplicate_row:
             cause = (
                 "the server has a row that edgeshard_ranges does not name, or a unique index of yours rejects it: "
                 f"{error.message}. Nothing was pushed twice; find out who changed these tables"
             )
             raise PostgresError("push", self._target.address.display, cause) from error
-        if not (error.is_retryable or error.is_connection_lost):
+        if not (error.is_retryable or error.is_connection_lost or is_internal):
             raise explained from error
         if error.is_connection_lost:
             self.close()
@@ -203,45 +237,72 @@ class Pusher:
             return fit
 
         if self._target.updated_tables != tables:
-            prepare.update_tables(tables, own_tables.recorded_tables(server), make_fit)
-            self._target.updated_tables = tables
+            self._update_tables(server, tables, make_fit)
         while missing and not self._should_stop():
-            chunk, rest = plan.take_chunk(missing, max_rows, master.transaction_at)
-            prepared = prepare.prepare_tables(master, chunk, tables, make_fit)
-            if prepared.has_conflict:
-                self._reject(prepared.blocked)
-                missing = self._missing(streams)
-                continue
+            some = self._unreachable.take(missing)
+            chunk, rest = plan.take_chunk(some, max_rows, master.transaction_at)
             try:
+                prepared = prepare.prepare_tables(master, chunk, tables, make_fit)
+                if prepared.has_conflict:
+                    self._reject(prepared.blocked)
+                    missing = self._missing(streams)
+                    continue
                 sent = self._send(sender, chunk, prepared, counts)
             except OutdatedRangesError as error:
                 self._target.held.update(error.held)
                 missing = self._missing(streams)
                 total = counts.rows + plan.count_seqs(missing)
-            except RowRejectedError as error:
-                self._reject([rejects.reject_row(master, self._rejected, error)])
-                missing = self._missing(streams)
-            except StreamRejectedError as error:
-                self._reject([rejects.block_stream(error.piece.stream, 1, error.piece.block.first, error.reason)])
+            except (RowRejectedError, StreamRejectedError, ServerError) as error:
+                self._leave_out(master, server, chunk, error)
                 missing = self._missing(streams)
             else:
-                missing = rest
                 self._failures = 0
+                self._unreachable.succeed()
                 self._target.held.update(sent.held)
+                missing = rest if some is missing else self._missing(streams)
                 counts.add(chunk, sent)
                 self._receipt.write_if_due()
                 if self._progress is not None:
                     self._progress(counts.rows, total)
 
+    def _leave_out(self, master: MasterReader, server: Server, chunk: Sequence[Piece], error: Exception) -> None:
+        """Leave out what made a chunk fail; raise the error if that is unknown."""
+        if isinstance(error, RowRejectedError):
+            self._reject([rejects.reject_row(master, self._rejected, error)])
+        elif isinstance(error, StreamRejectedError):
+            self._reject([rejects.block_stream(error.piece.stream, 1, error.piece.block.first, error.reason)])
+        elif isinstance(error, ServerError) and citus.is_worker_failure(server, error):
+            self._unreachable.add(chunk, error)
+        else:
+            raise error
+
+    def _update_tables(self, server: Server, tables: Sequence[Table], make_fit: prepare.MakeFit) -> None:
+        recorded = own_tables.recorded_tables(server)
+        to_distribute = recorded.keys() - citus.distributed(server, recorded) if self._distribute else frozenset()
+        try:
+            prepare.update_tables(tables, recorded, make_fit, to_distribute)
+        except ServerError as error:
+            if not citus.is_worker_failure(server, error):
+                raise
+            self._unreachable.error = error  # rows of other tables can be pushed all the same
+        else:
+            self._target.updated_tables = tables
+
     def _missing(self, streams: Sequence[Stream]) -> list[Piece]:
-        return plan.missing(streams, self._target.held, self._rejected)
+        return plan.missing(self._unreachable.without(streams), self._target.held, self._rejected)
 
     def _send(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared, counts: _Counts) -> Sent:
-        """Send a chunk. If a row does not fit into indexes that pushes created, replace these, and send it again."""
+        """Send a chunk. If a row does not fit into indexes that pushes created, replace these, and send it again.
+
+        If the server does not say what is wrong, as Citus in a COPY, send it once more by INSERT.
+        """
         while True:
             try:
                 return sender.send(chunk, prepared.tables, self._target.held)
             except ServerError as error:
+                if error.is_unclear and not sender.inserts:
+                    sender = attrs.evolve(sender, inserts=True)
+                    continue
                 if not error.is_row_rejected:
                     raise
                 found = row_search.find_rejected_row(sender, chunk, prepared.filled, error)

@@ -57,6 +57,7 @@ class Server:
         self._connection: psycopg.Connection[Any] = self._connect()
         try:
             self._check_version()
+            self._is_citus = self.is_postgresql and self._has_function("citus_version")
         except BaseException:
             self.close()
             raise
@@ -86,6 +87,17 @@ class Server:
         info = self._connection.info
         is_other = info.parameter_status("crdb_version") or "-YB-" in (info.parameter_status("server_version") or "")
         return info.vendor == "PostgreSQL" and not is_other
+
+    def _has_function(self, name: str) -> bool:
+        try:
+            return bool(self.execute("SELECT 1 WHERE to_regproc($1) IS NOT NULL", (name,)))
+        except ServerError as error:
+            raise self.address.explain("connect to PostgreSQL", error) from error
+
+    @property
+    def is_citus(self) -> bool:
+        """Return whether it is a node of a Citus cluster."""
+        return self._is_citus
 
     @property
     def is_usable(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from edgeshard.postgres import indexes, names, own_tables, schema, schema_changes
+from edgeshard.postgres import citus, indexes, names, own_tables, schema, schema_changes
 from edgeshard.postgres.schema import PgColumn, ServerTable, Table
 from edgeshard.postgres.schema_changes import TableChanges
 from edgeshard.postgres.server import Server
@@ -64,8 +64,13 @@ class Fitted:
     schema_version: int | None = None
 
 
-def ensure_table(server: Server, table: Table) -> Fitted:
+def ensure_table(server: Server, table: Table, *, distribute: bool = False) -> Fitted:
     """Make a table fit for the master's rows.
+
+    Args:
+        server: the server.
+        table: the master's table.
+        distribute: whether to distribute it as well, in the same transaction; see `citus`.
 
     Raises:
         SchemaConflictError: it cannot be made fit.
@@ -73,7 +78,7 @@ def ensure_table(server: Server, table: Table) -> Fitted:
     starts: set[str] = set()
     replaced: list[str] = []
     for _ in range(_ATTEMPTS + len(table.indexes)):
-        fit, changes = changes_for(server, table, has_own_tables=True, starts=starts)
+        fit, changes = changes_for(server, table, has_own_tables=True, starts=starts, distribute=distribute)
         if changes == TableChanges():
             return Fitted(fit, tuple(replaced))
         statement = ""
@@ -81,7 +86,7 @@ def ensure_table(server: Server, table: Table) -> Fitted:
             with server.transaction():
                 own_tables.lock_schema(server)
                 # another device may have been faster
-                fit, changes = changes_for(server, table, has_own_tables=True, starts=starts)
+                fit, changes = changes_for(server, table, has_own_tables=True, starts=starts, distribute=distribute)
                 for statement in changes.statements:
                     server.execute(statement)
                 version = own_tables.record_changes(server, table, changes)
@@ -108,7 +113,12 @@ def ensure_table(server: Server, table: Table) -> Fitted:
 
 
 def changes_for(
-    server: Server, table: Table, *, has_own_tables: bool, starts: Set[str] = frozenset()
+    server: Server,
+    table: Table,
+    *,
+    has_own_tables: bool,
+    starts: Set[str] = frozenset(),
+    distribute: bool = False,
 ) -> tuple[Table, TableChanges]:
     """Return the master's table with the columns that its rows will fill, and what PostgreSQL's needs for that.
 
@@ -117,10 +127,20 @@ def changes_for(
         table: the master's table.
         has_own_tables: whether our own tables exist there.
         starts: the names of new indexes to create over starts (see `indexes`).
+        distribute: whether it is to be distributed as well; see `citus`.
 
     Raises:
         SchemaConflictError: it cannot be made fit.
     """
+    fit, changes = _changes_for(server, table, has_own_tables, starts)
+    if distribute:
+        exists = bool(pg_types(server, table.pg_name))
+        more = citus.distribute_statements(server, table, exists=exists)
+        changes = attrs.evolve(changes, statements=(*changes.statements, *more))
+    return fit, changes
+
+
+def _changes_for(server: Server, table: Table, has_own_tables: bool, starts: Set[str]) -> tuple[Table, TableChanges]:
     recorded = own_tables.renames_of(server, table.pg_name) if has_own_tables else frozenset()
     columns = pg_types(server, table.pg_name)
     if not table.history_of:

@@ -83,6 +83,11 @@ class ServerError(Exception):
         return self.state is None or self.state.startswith(_CONNECTION_LOST)
 
     @property
+    def is_unclear(self) -> bool:
+        """Whether it may be anything: Citus says this for whatever a worker answers to a COPY."""
+        return self.state == "XX000"
+
+    @property
     def is_row_rejected(self) -> bool:
         """Whether a row caused it."""
         return (self.state or "").startswith(_ROW_REJECTED) and self.state != _UNIQUE_VIOLATION

@@ -34,6 +34,7 @@ class PushWatcher:
         interval_s: how often to check whether a merge brought rows, in seconds.
         batch: rows per transaction.
         inserts: use only INSERT.
+        distribute: see `Pusher`.
         listener: receives what happens.
 
     Raises:
@@ -48,6 +49,7 @@ class PushWatcher:
         interval_s: float = INTERVAL_S,
         batch: int = BATCH,
         inserts: bool = False,
+        distribute: bool = False,
         listener: Listener | None = None,
     ) -> None:
         if not isinstance(interval_s, (int, float)) or not 0 < interval_s <= MAX_INTERVAL_S:
@@ -59,7 +61,14 @@ class PushWatcher:
         self._should_stop = False
         # not an Event, whose set() in a signal handler can block on a lock that the interrupted thread holds
         self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._pusher = Pusher(path, parse_dsn(dsn), batch=batch, inserts=inserts, should_stop=lambda: self._should_stop)
+        self._pusher = Pusher(
+            path,
+            parse_dsn(dsn),
+            batch=batch,
+            inserts=inserts,
+            distribute=distribute,
+            should_stop=lambda: self._should_stop,
+        )
         self._pushed_at = 0.0
         self._pushed_state = (0, 0)  # the master's, when all of its rows had been pushed or rejected
         self._failures = 0
