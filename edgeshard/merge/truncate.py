@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.files import scan
+from edgeshard.files import fingerprint, scan
 from edgeshard.files.fingerprint import State
 from edgeshard.format.blocks import Block
 from edgeshard.master import catalog, streams
@@ -70,14 +70,15 @@ _WRITTEN_PER_RELEASED_PAGE = 3
 #: A WAL shorter than this, in bytes, is left to grow: copying it would cost two fsyncs.
 _LONG_WAL_BYTES = 256 << 10
 
-#: A WAL longer than this, in bytes, is truncated as well: its agent may pause for long.
+#: A WAL longer than this, in bytes, is emptied once its agent pauses, which may be for long.
 _CUT_WAL_BYTES = 8 << 20
 
 
 # -- when -------------------------------------------------------------------------------------------------------------
 
 #: A shard that its agent writes to all the time keeps rows that the master holds until its WAL is as large as this, in
-#: bytes: a little less than what the writer lets it grow to at "process" (shard/open.py), and more than at "power", ...
+#: bytes: a little less than what every writer lets it grow to at "process" (shard/wal_limit.py), and more than at
+#: "power", ...
 HELD_WAL_BYTES = 3_200_000
 
 #: ... or until its pages in use take this much, in bytes, ...
@@ -290,10 +291,25 @@ def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> N
         elif quota_bytes is not None and sqlite.is_incremental(connection):
             _release_pages(connection, quota_bytes)
         is_long = True
-    if is_long and quota_bytes is None and file is not None and file.wal_bytes <= _CUT_WAL_BYTES:
-        sqlite.checkpoint(connection)
+    if is_long and quota_bytes is None:
+        _checkpoint(connection, shard)
     elif is_long:
-        sqlite.shrink_wal(connection)  # a long WAL takes space that others need, and counts towards a budget
+        sqlite.shrink_wal(connection)  # a long WAL counts towards the budget
+
+
+def _checkpoint(connection: Connection, shard: Source) -> None:
+    """Copy the WAL into the database, and empty it if it is long and its agent pauses.
+
+    Emptying it keeps the writer waiting, for two fsyncs if it has written anything meanwhile.
+    """
+    before = scan.find_database(shard.path)
+    sqlite.checkpoint(connection)
+    after = scan.find_database(shard.path)
+    if before is None or after is None:
+        return
+    pauses = fingerprint.wal_state(after.state) == fingerprint.wal_state(before.state)
+    if pauses and after.wal_bytes > _CUT_WAL_BYTES:
+        sqlite.shrink_wal(connection)
 
 
 def _vacuumed_bytes(quota_bytes: int | None) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import edgeshard
+from edgeshard import sqlite
 from edgeshard.files import paths, scan
 from edgeshard.format import blocks
 from edgeshard.merge import chunk, truncate
@@ -123,6 +124,32 @@ def test_rows_that_are_truncated_in_time_never_reach_the_file_of_their_shard(
     merger.close()
     assert 3_701 == count(store)
     assert store.verify().ok
+
+
+def test_a_long_wal_is_not_emptied_while_its_agent_writes(
+    store: edgeshard.Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merger = Merger(store.root, watching=True)
+    with store.shard("agent") as shard:
+        shard.write(ROW)
+        write(shard, 1)
+        clock.now += 0.1
+        write(shard, 12)
+        real = sqlite.checkpoint
+
+        def checkpoint(connection: Any) -> None:
+            real(connection)
+            if connection.filename == shard.path:
+                shard.write(ROW)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "checkpoint", checkpoint)
+            patch.setattr(sqlite, "shrink_wal", None)  # it would be an error to get there
+            assert 1_301 == merger.run().truncated
+        assert wal_bytes(shard.path) > 12 * MB
+        merger.run()
+        assert 0 == wal_bytes(shard.path)
+    merger.close()
 
 
 def late(patch: pytest.MonkeyPatch, shard: Shard, count: int) -> None:
