@@ -9,13 +9,11 @@ the free space, for there may be a hundred agents and no merger.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from edgeshard import sqlite
+from edgeshard.options import Durability
 from edgeshard.sqlite import Connection
-
-if TYPE_CHECKING:
-    from edgeshard.shard.handle import Durability
 
 #: Every WAL may become as long as this, in bytes. A checkpoint takes as long as writing as many bytes to the disk:
 #: 8 to 15 ms for 4 MB, 20 to 38 ms for 16 MB (measured).
