@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from edgeshard import format, sqlite
 from edgeshard.errors import (
@@ -31,6 +31,7 @@ from edgeshard.errors import (
 )
 from edgeshard.files import fingerprint, paths
 from edgeshard.master.write_stats import WriterMeter
+from edgeshard.options import DURABILITIES, TRANSACTION_WAIT_S, Durability
 from edgeshard.records import codecs, fallbacks
 from edgeshard.records.columns import Table
 from edgeshard.records.fallbacks import Fallbacks
@@ -39,15 +40,11 @@ from edgeshard.shard.draft import Draft
 from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
+from edgeshard.shard.wal_limit import WalLimit
 from edgeshard.sqlite import Connection
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
-
-Durability = Literal["process", "power"]
-
-#: What SQLite calls each durability.
-DURABILITIES: Final = {"process": "NORMAL", "power": "FULL"}
 
 #: How often a writer checks its files, records its write statistics and renews its quota, at least, in seconds.
 UPKEEP_INTERVAL_S: Final = 1.0
@@ -55,9 +52,6 @@ UPKEEP_INTERVAL_S: Final = 1.0
 #: Stands for the next id while a row is being written: a signal handler that writes meanwhile would take the same one.
 WRITING: Final = 1 << 70
 
-
-#: How long to wait for one transaction of another thread by default, in seconds.
-TRANSACTION_WAIT_S: Final = 30.0
 
 #: A WAL shorter than this, in bytes, is left behind by a handle that is closed.
 _SHORT_WAL_BYTES: Final = 64 << 10
@@ -108,7 +102,6 @@ class Handle:
         lock: health.ShardLock,
         meter: WriterMeter,
         connect: Callable[[], Connection],
-        configure: Callable[[Connection], None],
         draft: Draft | None = None,
         lookups: Lookups | None = None,
         quota: Quota | None = None,
@@ -139,7 +132,6 @@ class Handle:
         self._files = health.ShardFiles(self.path)
         self._draft = draft  # None: the shard has a file
         self._connect = connect  # opens that file for its writer
-        self._configure = configure  # sets up a connection to it, and may do so again
         # whether the next transaction is the first to write to the file, whose WAL is probably empty then
         self._may_begin_wal = draft is None and quota is None and durability == "process"
         self._is_wal_unsynced = False
@@ -150,8 +142,8 @@ class Handle:
         self._lookups = lookups
         self._meter = meter
         self._quota = quota
-        if quota is not None:
-            self._start_quota(quota)
+        self._wal_limit = WalLimit(self.path, durability)  # without a quota
+        self._limit_wal()
         health.watch_forks(self)
 
     def _set_lock(self, lock: Any) -> None:
@@ -271,6 +263,8 @@ class Handle:
             self._lock_file.retake()
         if self._draft is None:
             self._meter.record_if_due(self._connection, now)
+            if self._quota is None and not self._is_wal_unsynced:  # that one must not be checkpointed yet
+                self._upkeep_at = min(self._upkeep_at, self._wal_limit.follow(self._connection, now))
         if not self._depth:
             self._check_at = self._upkeep_at
         if self._quota is not None:
@@ -307,17 +301,14 @@ class Handle:
                 self._connection = self._connect()
             self._execute = self._connection.cursor().execute
             self._files.remember()
+            self._limit_wal()
             if self._quota is not None:
-                self._start_quota(self._quota)
                 self._quota.request_new()
             self._draft = None  # last: until then the handle cannot be used
         except BaseException as error:
             cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
             raise
-
-    def _start_quota(self, quota: Quota) -> None:
-        quota.start(self._connection, self._meter, weakref.WeakMethod(self._check_soon))
 
     def _become_unusable(self, error: EdgeshardError) -> None:
         self._unusable = error
@@ -357,6 +348,12 @@ class Handle:
 
     # -- the WAL ------------------------------------------------------------------------------------------------------
 
+    def _limit_wal(self) -> None:
+        if self._quota is None:
+            self._wal_limit.begin(self._connection)
+        else:
+            self._quota.start(self._connection, self._meter, weakref.WeakMethod(self._check_soon))
+
     def _begin_transaction(self) -> None:
         if self._may_begin_wal:
             self._may_begin_wal, self._is_wal_unsynced = False, True
@@ -367,7 +364,8 @@ class Handle:
     def _end_unsynced_wal(self) -> None:
         """Set up the connection again, after the transaction that may have begun the WAL."""
         try:
-            self._configure(self._connection)
+            sqlite.set_synchronous(self._connection, DURABILITIES[self.durability])
+            self._wal_limit.begin(self._connection)
         except BaseException as error:
             cause = f"an error left it without its settings ({error}); open it again"
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))

@@ -21,21 +21,17 @@ from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
 from edgeshard.files import folders, lock_holder, locks, paths, store_folder
 from edgeshard.master import identity, write_stats
+from edgeshard.options import DURABILITIES, LOCK_WAIT_S, TRANSACTION_WAIT_S, Durability, References
 from edgeshard.records import fallbacks
 from edgeshard.records.fallbacks import Fallbacks
 from edgeshard.shard import draft
 from edgeshard.shard.draft import Draft
-from edgeshard.shard.handle import DURABILITIES, TRANSACTION_WAIT_S, Durability
 from edgeshard.shard.health import ShardLock
-from edgeshard.shard.lookup import Lookups, References
+from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import WriteProfile
 from edgeshard.sqlite import Connection
-
-#: How long to wait for the shard's lock before reporting that another handle has it, in seconds: a merger that removes
-#: the empty shard of an agent that has ended holds it for some milliseconds.
-LOCK_WAIT_S: Final = 0.5
 
 #: The longest time to wait that can be given, in seconds: about ten years, and well within what a lock can count.
 _WAIT_MAX_S: Final = 3e8
@@ -45,17 +41,6 @@ _ADVICE: Final = (
     'workers" in the README. Threads of one process share one handle. Otherwise close the other one, or wait until it '
     "is closed: store.shard(agent, wait=seconds)"
 )
-
-#: The writer checkpoints its own WAL once it has grown to this, in pages of 1024 bytes, because no merger did. A
-#: checkpoint takes as long as writing as many bytes to the disk: 8 to 15 ms for 4 MB, 20 to 38 ms for 16 MB (measured).
-CHECKPOINT_PAGES: Final = 4_000
-
-#: At "power" it is less, so that the WAL stays below the size at which a merger truncates the shard.
-CHECKPOINT_PAGES_AT_POWER: Final = 2_800
-
-#: When the WAL restarts it is not cut to less than this, in bytes: overwriting what is there takes half the time of an
-#: fsync that makes the file longer (measured).
-WAL_BYTES: Final = 3_000_000
 
 
 def open_shard(
@@ -130,7 +115,6 @@ def open_shard(
                 lock,
                 meter,
                 partial(_connect, str(path), durability),
-                partial(_configure, durability=durability),
                 new,
                 lookups,
                 quota,
@@ -188,7 +172,8 @@ def _connect(path: str, durability: Durability, agent: str | None = None) -> Con
         try:
             if agent is not None:
                 _check_owner(connection, path, agent)
-            _configure(connection, durability)
+            sqlite.set_synchronous(connection, DURABILITIES[durability])
+            sqlite.disable_checkpoint_on_close(connection)  # the handle decides
         except BaseException:
             connection.close()
             raise
@@ -204,12 +189,3 @@ def _check_owner(connection: Connection, path: str, agent: str) -> None:
     if owner != agent:
         cause = f"it belongs to agent {owner!r}, not to {agent!r}; move it back to where it came from"
         raise FormatError("open shard", path, cause)
-
-
-def _configure(connection: Connection, durability: Durability) -> None:
-    """Set up a connection for a shard's writer."""
-    sqlite.set_synchronous(connection, DURABILITIES[durability])
-    pages = CHECKPOINT_PAGES_AT_POWER if durability == "power" else CHECKPOINT_PAGES
-    connection.wal_autocheckpoint(pages * format.SHARD_PAGE_SIZE // connection.pragma("page_size"))
-    connection.pragma("journal_size_limit", WAL_BYTES)
-    sqlite.disable_checkpoint_on_close(connection)  # the handle decides

@@ -446,6 +446,22 @@ def test_settings_are_back_after_the_transaction_that_began_the_wal(store: edges
             assert expected == [shard._connection.pragma(name) for name in ("synchronous", "wal_autocheckpoint")]
 
 
+def test_a_long_transaction_that_began_the_wal_is_not_checkpointed_before_it_is_synced(
+    store: edgeshard.Store,
+) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 0})
+    with store.shard("agent") as shard:
+        with shard.transaction():
+            for n in range(1, 4):
+                shard.write({"n": n})
+                shard._upkeep_at = 0.0  # as if the transaction took seconds
+                assert 0 == shard._connection.pragma("wal_autocheckpoint")
+        assert 0 < shard._connection.pragma("wal_autocheckpoint")
+    store.merge()
+    assert [0, 1, 2, 3] == numbers(store)
+
+
 @pytest.mark.parametrize("is_limited", [False, True])
 def test_within_a_budget_closing_leaves_no_wal(tmp_path: Path, is_limited: bool) -> None:
     store = edgeshard.Store(tmp_path / "data", max_bytes="20M" if is_limited else None)
