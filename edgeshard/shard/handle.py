@@ -53,7 +53,7 @@ UPKEEP_INTERVAL_S: Final = 1.0
 WRITING: Final = 1 << 70
 
 
-#: A WAL shorter than this, in bytes, is left behind by a handle that is closed.
+#: A WAL shorter than this, in bytes, may be left behind by a handle that is closed.
 _SHORT_WAL_BYTES: Final = 64 << 10
 
 #: How often to look again what the thread does that has the lock, in seconds.
@@ -132,8 +132,9 @@ class Handle:
         self._files = health.ShardFiles(self.path)
         self._draft = draft  # None: the shard has a file
         self._connect = connect  # opens that file for its writer
+        self._found_file = draft is None
         # whether the next transaction is the first to write to the file, whose WAL is probably empty then
-        self._may_begin_wal = draft is None and quota is None and durability == "process"
+        self._may_begin_wal = self._found_file and quota is None and durability == "process"
         self._is_wal_unsynced = False
         self._upkeep_at = 0.0  # when the next upkeep is due
         self._check_at = 0.0  # when a write must call _check: at the next upkeep, or at once if it may be refused
@@ -373,13 +374,14 @@ class Handle:
         self._is_wal_unsynced = False
 
     def _close_connection(self) -> None:
-        """Close the connection; copy the WAL into the database and remove it, unless it is short.
+        """Close the connection; copy the WAL into the database and remove it, unless it may stay.
 
-        That takes two fsyncs, more than a process takes that writes one row. At "power" nobody minds, and within a disk
-        budget nothing must be left over.
+        That takes two fsyncs, longer than all else that a process does which adds one row to its agent's shard. At
+        "power" nobody minds, within a disk budget nothing must be left over, and an agent that makes a new shard each
+        time should leave a single file.
         """
-        is_short = self.durability == "process" and self._quota is None and self._is_wal_short()
-        if not is_short and not self._is_wal_unsynced:
+        may_stay = self._found_file and self._quota is None and self.durability == "process" and self._is_wal_short()
+        if not may_stay and not self._is_wal_unsynced:
             sqlite.enable_checkpoint_on_close(self._connection)
         self._connection.close()
 

@@ -237,8 +237,7 @@ def test_a_shard_that_is_moved_in_is_found(store: edgeshard.Store, tmp_path: Pat
     write(other, "agent", 1, 2)
     with serving(store) as passes:
         await_that(lambda: is_idle(passes))
-        for suffix in ("-wal", ""):
-            os.rename(f"{shard_path(other, 'agent')}{suffix}", f"{shard_path(store, 'brought')}{suffix}")
+        shard_path(other, "agent").rename(shard_path(store, "brought"))
         await_that(lambda: sum(report.rows for report in passes.reports) == 2)
 
 

@@ -130,8 +130,7 @@ def _device(folder: Path) -> edgeshard.Store:
 def _templates(folder: Path) -> dict[str, Path]:
     store = _device(folder / "device")
     shard = folder / "shard.db"
-    for suffix in ("", "-wal"):
-        shutil.copy(f"{shard_path(store, 'device')}{suffix}", f"{shard}{suffix}")
+    shutil.copy(shard_path(store, "device"), shard)
     store.merge()
     edited = {format.SHARD: shard, format.MASTER: store.master_path, format.BUNDLE: folder / "bundle.db"}
     for role in (format.SHARD, format.MASTER):
