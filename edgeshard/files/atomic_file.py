@@ -25,8 +25,7 @@ from typing import Final
 
 from edgeshard import format
 from edgeshard.errors import ConfigurationError, StorageBusyError
-from edgeshard.files import locks, modes, paths
-from edgeshard.files.folders import sync_path
+from edgeshard.files import folders, locks, modes, paths
 
 #: What link() says where there are no hard links: EPERM on FAT, ENOSYS, EOPNOTSUPP or EXDEV on file systems in user
 #: space and network folders, EMLINK where a file may have one name, EACCES where a security policy forbids them.
@@ -215,7 +214,10 @@ def publish(unfinished: str, path: str, *, replace: bool = False, levels: int = 
                 raise
             if not _rename_if_free(unfinished, path):
                 return False
-    sync_path(os.path.dirname(path), levels)
+    folder = os.path.dirname(path)
+    folders.sync_folder(folder)
+    if levels > 1:
+        folders.sync_path(os.path.dirname(folder), levels - 1)
     return True
 
 

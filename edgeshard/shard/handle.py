@@ -386,7 +386,10 @@ class Handle:
         self._connection.close()
 
     def _is_wal_short(self) -> bool:
-        return fingerprint.size(paths.wal(self.path)) in range(1, _SHORT_WAL_BYTES)
+        try:
+            return fingerprint.size(paths.wal(self.path)) in range(1, _SHORT_WAL_BYTES)
+        except OSError:  # no reason not to close the shard
+            return False
 
     # -- closing ------------------------------------------------------------------------------------------------------
 

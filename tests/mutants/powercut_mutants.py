@@ -312,7 +312,7 @@ def publish_without_syncing_the_file(unfinished: str, path: str, **options: Any)
 
 def publish_without_syncing_the_folder(unfinished: str, path: str, **options: Any) -> bool:
     """Publish a file whose name may never become durable."""
-    with patched([(atomic_file, "sync_path", lambda *_: None)]):
+    with patched([(folders, "sync_folder", lambda _: None)]):
         return _publish(unfinished, path, **options)
 
 

@@ -300,11 +300,11 @@ KILL = """
 import os, sys
 import edgeshard
 from edgeshard import sqlite
-from edgeshard.files import atomic_file, folders
+from edgeshard.files import folders
 from edgeshard.shard.draft import Draft
 owner, name, when = {"commit": (Draft, "publish", "before"), "copy": (sqlite, "copy_with_pages", "after"),
     "mark": (sqlite, "mark_as_wal", "after"), "sync": (os, "fsync", "after"), "link": (os, "link", "after"),
-    "name": (folders, "sync_path", "before"), "publish": (Draft, "publish", "after"), "never": (os, "link", "never")}[sys.argv[2]]
+    "name": (folders, "sync_folder", "before"), "publish": (Draft, "publish", "after"), "never": (os, "link", "never")}[sys.argv[2]]
 real = getattr(owner, name)
 def kill(*arguments, **options):
     if when == "before": os._exit(9)
@@ -313,7 +313,6 @@ def kill(*arguments, **options):
     return result
 shard = edgeshard.Store(sys.argv[1]).shard("agent")
 setattr(owner, name, kill)
-if name == "sync_path": atomic_file.sync_path = kill
 shard.write_many([{"n": n, "text": "x" * 1000} for n in range(100)])
 print("acknowledged", flush=True)
 os._exit(9)
