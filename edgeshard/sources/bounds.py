@@ -75,16 +75,22 @@ def bounded(connection: Connection, schema: str, *, all_tables: bool = False) ->
         _blocks.discard(block)
 
 
-def row_bytes(connection: Connection, schema: str, rows: int) -> int:
+def row_bytes(connection: Connection, schema: str, rows: int, used_bytes: int) -> int:
     """Return about how many bytes a row of an attached database takes, at least 1.
 
     A file of holes claims more than it has, and would be copied row by row. What the file system holds counts instead,
     unless that cannot be all, because it holds the file compressed or has yet to write it.
+
+    Args:
+        connection: the connection.
+        schema: the name by which the database is attached.
+        rows: how many rows it has.
+        used_bytes: what its pages in use take.
     """
-    used, held = sqlite.used_bytes(connection, schema), _allocated_bytes(connection.db_filename(schema))
+    held = _allocated_bytes(connection.db_filename(schema))
     if held >= _ROW_BYTES_MIN * rows:
-        used = min(used, held)
-    return max(1, used // max(1, rows))
+        used_bytes = min(used_bytes, held)
+    return max(1, used_bytes // max(1, rows))
 
 
 def _allocated_bytes(path: str) -> int:

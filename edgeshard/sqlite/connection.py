@@ -160,9 +160,9 @@ def is_wal(connection: Connection, schema: str) -> bool:
 
 
 @contextlib.contextmanager
-def secure_delete(connection: Connection, *, enabled: bool = True) -> Iterator[None]:
+def secure_delete(connection: Connection) -> Iterator[None]:
     """Let the connection overwrite with zeros what it deletes in the block."""
-    connection.pragma("secure_delete", enabled)
+    connection.pragma("secure_delete", True)
     try:
         yield
     finally:
