@@ -413,16 +413,20 @@ class Merger:
         if any(run.outcome.is_removable and not run.quarantine for run in runs):
             self._master.ensure_in_place()
             self._removals.note(runs, master_id, self._quota.budget)
-        deletable = [run for run in runs if self._is_deletable(run)]
-        for run in deletable:
+        if deletable := [run for run in runs if self._is_deletable(run)]:
+            self._truncate_or_remove(deletable, master_id, merge_pass)
+        attach.remove_empty_wals(runs)
+
+    def _truncate_or_remove(self, runs: Sequence[SourceRun], master_id: bytes, merge_pass: MergePass) -> None:
+        """Remove the shards of agents that have ended; truncate the others, or leave that for later."""
+        for run in runs:
             run.outcome.state = run.file.state
-        self._remove([run for run in deletable if run.outcome.is_removable], merge_pass)
-        for run in deletable:
+        self._remove([run for run in runs if run.outcome.is_removable], merge_pass)
+        for run in runs:
             if run.copied.durable and not (run.outcome.is_removed or run.quarantine or merge_pass.is_stopping()):
                 self._master.ensure_in_place()
                 with _quarantining(run):
                     self._truncate(run, master_id, merge_pass)
-        attach.remove_empty_wals(runs)
 
     def _is_deletable(self, run: SourceRun) -> bool:
         """Return whether rows of a source may be deleted from it, as far as the master holds them."""

@@ -20,6 +20,7 @@ still a whole database, and the next merge removes it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -32,7 +33,7 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, StorageError
 from edgeshard.files import fingerprint, folders, lock_holder, locks, os_errors, paths
-from edgeshard.master import catalog, identity, streams
+from edgeshard.master import identity, streams
 from edgeshard.sources.source import Source
 from edgeshard.sources.streams import shard_blocks
 from edgeshard.sqlite import Connection
@@ -69,6 +70,11 @@ class Removal:
     durable: Mapping[bytes, int]
     is_removed: bool = False
     error: Exception | None = None
+
+    @functools.cached_property
+    def lock(self) -> str:
+        """Its agent's lock file."""
+        return str(paths.lock_path(self.shard.path))
 
 
 def remove(removals: Sequence[Removal], ensure_durable: Callable[[], object]) -> int:
@@ -118,7 +124,7 @@ def remove(removals: Sequence[Removal], ensure_durable: Callable[[], object]) ->
         for each in ready:
             with _recording_errors(each):
                 _unlink(each.shard.path)
-                _unlink(paths.lock_path(each.shard.path))
+                _unlink(each.lock)
                 each.is_removed = True
     return count
 
@@ -159,12 +165,11 @@ def _hold(removal: Removal, own: contextlib.ExitStack) -> bool:
     If so, its WAL is empty.
     """
     shard = attrs.evolve(removal.shard, schema="main")
-    lock = paths.lock_path(shard.path)
-    taken = locks.lock(lock)
+    taken = locks.lock_at_once(removal.lock)
     if taken is None:
         return False
-    own.callback(taken.release)
-    own.callback(lock_holder.remove_note, lock, lock_holder.leave_note(lock, "merge"))
+    own.callback(locks.release, taken)
+    own.callback(lock_holder.remove_note, taken, lock_holder.leave_note(taken, "merge"))
     before = fingerprint.identity(shard.path)
     connection = sqlite.connect(shard.path, writable=True, busy_timeout_s=0.0)
     own.callback(connection.close)
@@ -185,13 +190,11 @@ def _is_removable(connection: Connection, shard: Source, durable: Mapping[bytes,
     """Return whether it is the shard that was read, and has nothing that the master may lack."""
     if identity.database_id(connection) != shard.database_id:
         return False
-    names = set(catalog.record_tables(connection))
-    if names != {table.name for table in shard.tables}:
-        return False
     listed = sqlite.fetch(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
-    known = {*format.COMMON_TABLES, *format.OPTIONAL_SHARD_TABLES, *names}
-    if not {name for (name,) in listed if not name.startswith("sqlite_")} <= known:
-        return False  # a user keeps a table in it
+    others = {name for (name,) in listed if not name.startswith("sqlite_")}
+    others -= {*format.COMMON_TABLES, *format.OPTIONAL_SHARD_TABLES}
+    if others != {table.name for table in shard.tables}:
+        return False  # its agent has made a table since it was read, or a user keeps one in it
     ids = streams.ids_by_number(connection)
     blocks = shard_blocks(connection, shard)
     return all(block.last <= durable.get(ids.get(stream_no, b""), 0) for stream_no, block in blocks.items())

@@ -31,7 +31,10 @@ _CHARS_MAX: Final = 50_000
 _DATABASE: Final = "database"
 
 _NOTES: Final = {
-    "_edgeshard_database": f"'{_DATABASE}', role, database_id, agent_id, NULL FROM (SELECT * FROM {{0}} LIMIT 2)",
+    "_edgeshard_database": (
+        f"'{_DATABASE}', role, database_id, agent_id, EXISTS(SELECT 1 FROM {{1}}._edgeshard_truncations) "
+        "FROM (SELECT * FROM {0} LIMIT 2)"
+    ),
     "_edgeshard_columns": "'column', table_name, column_name, type, position FROM {0}",
     "_edgeshard_indexes": "'index', table_name, columns, NULL, NULL FROM {0}",
     format.KEYS: "'key', table_name, columns, conflict, has_history FROM {0}",
@@ -58,7 +61,8 @@ class Recalled:
     """A schema that was checked before, in the database that has it now.
 
     Attributes:
-        identity: the lines of ``_edgeshard_database``, two at most: role, database id and agent.
+        identity: the lines of ``_edgeshard_database``, two at most: role, database id, agent, and whether it notes any
+            truncated rows.
         checked: what was found then.
     """
 
@@ -117,12 +121,12 @@ def _read_notes(
 ) -> tuple[list[tuple[Any, ...]], tuple[tuple[Any, ...], ...]]:
     """Return the lines that say what a database is, and what is noted of its tables, after its role."""
     parts = (
-        f"SELECT {text.format(f'{quote(schema)}.{name}')}"
+        f"SELECT {text.format(f'{quote(schema)}.{name}', quote(schema))}"
         for name, text in _NOTES.items()
         if name not in format.OPTIONAL_SHARD_TABLES or name in present
     )
     lines = sqlite.fetch(connection, f"{' UNION ALL '.join(parts)} LIMIT {_LINES_MAX + 1}")
-    identity = [line[1:4] for line in lines if line[0] == _DATABASE]
+    identity = [line[1:] for line in lines if line[0] == _DATABASE]
     roles = [(line[0], line[1]) for line in lines if line[0] == _DATABASE]  # which tables it needs depends on its role
     return identity, (*roles, *(line for line in lines if line[0] != _DATABASE))
 
