@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,7 @@ def pg_server() -> Iterator[PgServer]:
 
 
 @pytest.fixture
-def pg(request: pytest.FixtureRequest) -> Iterator[str]:
+def pg(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Yield the DSN of a fresh database on the server that EDGESHARD_TEST_PG_DSN names, or else on our own."""
     foreign = os.environ.get("EDGESHARD_TEST_PG_DSN")
     if foreign is None:
@@ -120,8 +121,16 @@ def pg(request: pytest.FixtureRequest) -> Iterator[str]:
         with server.database() as name:
             yield server.dsn(name)
         return
-    from tests.support.postgres_server import foreign_database
+    from edgeshard.postgres import once
+    from edgeshard.postgres.pusher import Pusher
+    from tests.support.postgres_server import cluster_nodes, foreign_database
 
+    if cluster_nodes(foreign):
+        # every record table is distributed as it is created
+        made = Pusher.__init__
+        preview = partial(once.preview, distribute=True)
+        monkeypatch.setattr(once, "preview", lambda path, dsn, **_: preview(path, dsn))
+        monkeypatch.setattr(Pusher, "__init__", lambda *given, **named: made(*given, **(named | {"distribute": True})))
     with foreign_database(foreign) as dsn:
         yield dsn
 

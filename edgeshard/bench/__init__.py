@@ -21,10 +21,13 @@ resource_usage        CPU, memory and disk counters from /proc and /sys
 measurement           the figures of one trial
 meter, measure        measure one system under one workload
 costs/                how edgeshard's own costs grow, compared with plain SQLite
+goals/                what edgeshard costs where it used to be slower than others, and its goals
 plan                  choose what to measure: profiles and workloads
 trials                run the plan, alternating systems
 summary               medians over rounds
 machine               describe the machine
+samples               the figures of a run that can be compared, by round
+comparison            compare a run with an earlier one, and tell what became worse from noise
 report/               Markdown tables, the HTML page with plots, the JSON file
 options, progress, command    the command line
 """

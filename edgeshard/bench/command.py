@@ -12,14 +12,20 @@ from pathlib import Path
 from types import FrameType
 
 from edgeshard.bench import trials
+from edgeshard.bench.comparison import MIN_ROUNDS, NotComparableError, check_comparable, compare
 from edgeshard.bench.costs.registry import CURVES
+from edgeshard.bench.goals.goal import outcomes
+from edgeshard.bench.goals.registry import COSTS
 from edgeshard.bench.machine import current_machine
-from edgeshard.bench.options import parser, plan_from_options
+from edgeshard.bench.options import parse, plan_from_options
+from edgeshard.bench.plan import Plan
 from edgeshard.bench.progress import Progress
 from edgeshard.bench.report import json_file
+from edgeshard.bench.report.comparison_table import comparison_section
 from edgeshard.bench.report.files import write_file
 from edgeshard.bench.report.json_file import Run
 from edgeshard.bench.report.markdown import report
+from edgeshard.bench.samples import samples, workload_label
 from edgeshard.bench.summary import summarize
 from edgeshard.bench.trials import ServerAddresses
 
@@ -28,7 +34,7 @@ _NAME = "edgeshard.bench"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``python -m edgeshard.bench``, and return its exit code."""
-    options = parser().parse_args(arguments)
+    options = parse(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
     try:
@@ -55,30 +61,68 @@ def _run(options: argparse.Namespace) -> int:
             f"{_NAME}: measure {options.dir}: no such folder; create it or choose another with --dir", file=sys.stderr
         )
         return os.EX_CONFIG
-    saved_file = options.resume if options.show is None else options.show
     try:
-        saved = None if saved_file is None else json_file.loads(Path(saved_file).read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
-        print(
-            f"{_NAME}: load {saved_file}: not a run that this version saved: {error!r}; save one with --json",
-            file=sys.stderr,
-        )
+        base = _load(options.compare)
+        saved = _load(options.resume if options.show is None else options.show)
+        if options.show is None or saved is None:
+            plan = plan_from_options(options)
+            _check_base(base, plan)
+            saved = _measure(options, plan, saved)
+        return _show(options, saved, base)
+    except NotComparableError as error:
+        print(f"{_NAME}: compare with {options.compare}: {error}", file=sys.stderr)
         return 1
-    if options.show is not None and saved is not None:
-        return _show(options, saved)
-    return _show(options, _measure(options, saved))
+    except _NotARunError as error:
+        print(f"{_NAME}: {error}", file=sys.stderr)
+        return 1
 
 
-def _measure(options: argparse.Namespace, earlier: Run | None) -> Run:
-    """Run the plan that the options ask for, and save the run after each measurement so that it can be resumed.
+class _NotARunError(Exception):
+    """A file does not have a run."""
+
+
+def _load(file: str | None) -> Run | None:
+    """Load a run that was saved."""
+    if file is None:
+        return None
+    try:
+        return json_file.loads(Path(file).read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError) as error:
+        cause = f"not a run that this version saved: {error!r}; save one with --json"
+        raise _NotARunError(f"load {file}: {cause}") from error
+
+
+def _check_base(base: Run | None, plan: Plan) -> None:
+    """Check that a run of this plan, here and now, can be compared with the base, before it is measured.
+
+    Raises:
+        NotComparableError: it cannot.
+    """
+    if base is None:
+        return
+    if plan.rounds < MIN_ROUNDS:
+        raise NotComparableError(f"noise cannot be told from fewer than {MIN_ROUNDS} rounds; use --rounds {MIN_ROUNDS}")
+    workloads = [*map(workload_label, plan.contests), *plan.costs]
+    check_comparable(base.machine, current_machine(), _workloads(base), workloads)
+
+
+def _workloads(run: Run) -> list[str]:
+    """Return the workloads of a run that can be compared."""
+    return list(dict.fromkeys(key.workload for key in samples(run.trials, run.costs)))
+
+
+def _measure(options: argparse.Namespace, plan: Plan, earlier: Run | None) -> Run:
+    """Run a plan, and save the run after each measurement so that it can be resumed.
 
     Args:
         options: the parsed options.
+        plan: what to measure.
         earlier: an interrupted run to continue, if any.
     """
-    plan, addresses = plan_from_options(options), ServerAddresses(options.postgres, options.redis)
-    run = Run(current_machine(), shlex.join(["python", "-m", "edgeshard.bench", *sys.argv[1:]]), [], [])
-    progress = Progress(sys.stderr, plan.trial_count + len(plan.curves), is_quiet=options.quiet)
+    addresses = ServerAddresses(options.postgres, options.redis)
+    run = Run(current_machine(), shlex.join(["python", "-m", "edgeshard.bench", *sys.argv[1:]]), [], [], [])
+    total = plan.trial_count + len(plan.costs) + len(plan.curves)
+    progress = Progress(sys.stderr, total, is_quiet=options.quiet)
 
     def save() -> None:
         if options.json is not None:
@@ -89,10 +133,15 @@ def _measure(options: argparse.Namespace, earlier: Run | None) -> Run:
         for trial in trials.run_trials(plan, addresses, options.dir, progress.show_trial, earlier_trials):
             run.trials.append(trial)
             save()
-        earlier_curves = {} if earlier is None else {curve.name: curve for curve in earlier.curves}
         with trials.scratch(options.dir) as folder:
-            for number, name in enumerate(plan.curves):
-                progress.show(f"edgeshard's own costs: {name}", plan.trial_count + number)
+            for number, name in enumerate(plan.costs):
+                progress.show(COSTS[name].title, plan.trial_count + number)
+                measured = [] if earlier is None else [cost for cost in earlier.costs if cost.workload == name]
+                run.costs.extend(measured or COSTS[name].measure(folder, plan.rounds))
+                save()
+            earlier_curves = {} if earlier is None else {curve.name: curve for curve in earlier.curves}
+            for number, name in enumerate(plan.curves, plan.trial_count + len(plan.costs)):
+                progress.show(f"edgeshard's own costs: {name}", number)
                 run.curves.append(earlier_curves.get(name) or CURVES[name](folder, plan.scale))
                 save()
     finally:
@@ -100,12 +149,20 @@ def _measure(options: argparse.Namespace, earlier: Run | None) -> Run:
     return run
 
 
-def _show(options: argparse.Namespace, run: Run) -> int:
+def _show(options: argparse.Namespace, run: Run, base: Run | None) -> int:
     """Print the report, write the page if it is asked for, and return the exit code."""
     summaries = summarize(run.trials)
+    found = samples(run.trials, run.costs)
+    reached = outcomes(found)
     if options.html is not None:
         from edgeshard.bench.report import html
 
-        write_file(options.html, html.page(run.machine, run.command, summaries, run.curves))
-    print(report(run.machine, summaries, run.curves))
-    return 0 if all(summary.is_sound for summary in summaries) else 3
+        write_file(options.html, html.page(run.machine, run.command, summaries, run.curves, reached))
+    print(report(run.machine, summaries, run.curves, reached))
+    is_sound = all(summary.is_sound for summary in summaries)
+    if base is None:
+        return 0 if is_sound else 3
+    check_comparable(base.machine, run.machine, _workloads(base), _workloads(run))
+    comparison = compare(samples(base.trials, base.costs), found)
+    print(f"\n{comparison_section(options.compare, base.machine, run.machine, comparison)}")
+    return 0 if is_sound and not comparison.worse else 3

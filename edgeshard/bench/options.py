@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
 from edgeshard.bench.costs.curve import FULL, SHORT
 from edgeshard.bench.costs.registry import CURVES, DESCRIPTIONS
-from edgeshard.bench.plan import NOT_IN_SHORT_PROFILE, Plan, full_workloads, short_workloads
+from edgeshard.bench.goals.registry import COSTS
+from edgeshard.bench.plan import NOT_IN_SHORT_PROFILE, Plan, full_workloads, goal_contests, short_workloads
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import DURABILITIES, Workload
 
+#: Options that choose other workloads than those of ``--goals``.
+_NOT_WITH_GOALS = ("full", "parts", "curves", "classes", "agents", "commit-rows", "payload", "rate", "length")
+
 _EPILOG = """\
 examples:
-  %(prog)s                                   the short profile: less than two minutes on a quiet machine
+  %(prog)s                                   the short profile: some minutes
   %(prog)s --html report.html                the same, and a page with plots
   %(prog)s --systems edgeshard sqlite-tuned --agents 1 100
                                              only these two systems, with 1 and with 100 agents
@@ -25,10 +29,13 @@ examples:
   %(prog)s --rate 200 --agents 100 --length 10
                                              100 agents that offer 200 rows/s each
   %(prog)s --full --json all.json --html all.html
-                                             everything: about two hours
+                                             everything: some hours
   %(prog)s --full --json all.json --resume all.json
                                              continue that run after an interruption
   %(prog)s --parts curves --full             how edgeshard's costs grow, up to 10,000 shards and 10,000,000 rows
+  %(prog)s --goals --json now.json --compare base.json
+                                             where edgeshard used to be slower than others, and whether
+                                             anything became worse than in an earlier run with --json
   %(prog)s --postgres "host=db dbname=test" --systems postgres edgeshard
                                              use your PostgreSQL server (only its schema edgeshard_bench)
 
@@ -38,9 +45,16 @@ systems:
 curves of edgeshard's own costs:
 {curves}
 
+--compare:
+  Runs of the same options on the same machine can be compared. A figure is worse if its median fell by more
+  than its noise: the largest of 3 %% and of five standard errors of the rounds of both runs plus how far the
+  systems moved that did not change. That takes 3 rounds; 5 see less noise.
+  To measure an older version with this benchmark, put this version's folder edgeshard/bench into its
+  checkout, and run --goals --json there.
+
 exit codes:
   0 done                     1 failed              2 wrong usage
-  3 done, but a system failed, or lost or doubled rows; the table says which
+  3 done, but a system failed, or lost or doubled rows, or a figure became worse; the table says which
   74 input/output error     78 no such folder     130 interrupted by Ctrl-C
 """
 
@@ -61,6 +75,16 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; exit with code 2 if it is wrong."""
+    made = parser()
+    options = made.parse_args(arguments)
+    given = [name for name in _NOT_WITH_GOALS if getattr(options, name.replace("-", "_"))]
+    if options.goals and given:
+        made.error(f"--goals has workloads of its own: leave out --{given[0].replace('classes', 'class')}")
+    return options
+
+
 def _two_columns(descriptions: Mapping[str, str]) -> str:
     width = max(map(len, descriptions))
     return "\n".join(f"  {name.ljust(width)}  {text}" for name, text in descriptions.items())
@@ -69,6 +93,11 @@ def _two_columns(descriptions: Mapping[str, str]) -> str:
 def _add_what_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--full", action="store_true", help="all workloads in both classes, three rounds of three seconds"
+    )
+    group.add_argument(
+        "--goals",
+        action="store_true",
+        help="what edgeshard costs where it used to be slower than others, next to its goals: about ten minutes",
     )
     group.add_argument(
         "--parts",
@@ -99,7 +128,12 @@ def _add_what_options(group: argparse._ArgumentGroup) -> None:
         "--rate", type=_positive, metavar="ROWS/S", help="rows/s that each agent offers (default: unlimited)"
     )
     group.add_argument("--length", type=_positive, metavar="S", help="how many seconds the agents write")
-    group.add_argument("--rounds", type=_count, metavar="N", help="rounds of each workload (default: 2; --full: 3)")
+    group.add_argument(
+        "--rounds",
+        type=_count,
+        metavar="N",
+        help="rounds of each workload (default: 2; 3 with --full, --goals or --compare)",
+    )
 
 
 def _add_where_options(group: argparse._ArgumentGroup) -> None:
@@ -115,6 +149,11 @@ def _add_where_options(group: argparse._ArgumentGroup) -> None:
 def _add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--json", metavar="FILE", help="save all figures to a file, after each measurement")
     group.add_argument("--html", metavar="FILE", help="write a page with tables and plots to a file")
+    group.add_argument(
+        "--compare",
+        metavar="FILE",
+        help="compare with a run that --json saved, and exit with 3 if a figure fell by more than its noise",
+    )
     group.add_argument("--show", metavar="FILE", help="show a run that --json saved, and measure nothing")
     group.add_argument("--resume", metavar="FILE", help="continue a run that --json saved")
     group.add_argument("-q", "--quiet", action="store_true", help="show no progress")
@@ -149,11 +188,14 @@ def plan_from_options(options: argparse.Namespace) -> Plan:
         workloads = tuple(attrs.evolve(workload, length_s=options.length) for workload in workloads)
     left_out = () if options.full or has_workload else NOT_IN_SHORT_PROFILE
     systems = options.systems or [name for name in SYSTEMS if name not in left_out]
+    default_rounds = 3 if options.full or options.goals or options.compare is not None else 2
+    rounds = options.rounds or default_rounds
+    if options.goals:
+        return Plan(rounds, goal_contests(tuple(systems)), costs=tuple(COSTS))
     parts = options.parts or (["systems"] if has_workload or options.systems else ["systems", "curves"])
     return Plan(
-        systems=tuple(systems),
-        rounds=options.rounds or (3 if options.full else 2),
-        workloads=workloads if "systems" in parts else (),
+        rounds,
+        dict.fromkeys(workloads, tuple(systems)) if "systems" in parts else {},
         curves=tuple(options.curves or CURVES) if "curves" in parts or options.curves else (),
         scale=FULL if options.full else SHORT,
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import attrs
 
 from edgeshard.bench.costs.curve import SHORT, Scale
+from edgeshard.bench.goals.registry import BATCH_SYSTEMS, BATCHES, MANY_AGENTS
 from edgeshard.bench.workload import DURABILITIES, Workload
 
 #: What each agent offers in workloads with a fixed rate, in rows per second.
 FIXED_RATE: Final = 200.0
-#: Systems that the short profile leaves out, so that it ends within two minutes.
+#: Systems that the short profile leaves out, so that it ends within some minutes.
 NOT_IN_SHORT_PROFILE: Final = ("hybrid-postgres", "hybrid-edgeshard")
 _SHORT_S: Final = 0.6
 _SHORT_FIXED_RATE_S: Final = 1.0
@@ -26,23 +27,23 @@ class Plan:
     """What to measure.
 
     Attributes:
-        systems: names of systems, as in `systems.SYSTEMS`.
         rounds: how often each workload is measured on each system.
-        workloads: the workloads for the systems.
+        contests: names of systems, as in `systems.SYSTEMS`, for each workload to measure them under.
+        costs: names of edgeshard's own costs that have a goal, as in `goals.registry.COSTS`.
         curves: names of edgeshard's own cost curves, as in `costs.registry.CURVES`.
         scale: how far the curves go.
     """
 
-    systems: tuple[str, ...]
     rounds: int
-    workloads: tuple[Workload, ...]
+    contests: Mapping[Workload, tuple[str, ...]]
+    costs: tuple[str, ...] = ()
     curves: tuple[str, ...] = ()
     scale: Scale = SHORT
 
     @property
     def trial_count(self) -> int:
         """The number of trials of systems."""
-        return len(self.systems) * self.rounds * len(self.workloads)
+        return sum(map(len, self.contests.values())) * self.rounds
 
 
 def short_workloads() -> tuple[Workload, ...]:
@@ -65,3 +66,13 @@ def full_workloads() -> Iterator[Workload]:
                 yield Workload(durability, 16, commit_rows=commit_rows, payload_bytes=payload_bytes, length_s=_FULL_S)
         for agents in _FULL_AGENTS:
             yield Workload(durability, agents, rate=FIXED_RATE, length_s=2 * _FULL_S)
+
+
+def goal_contests(systems: tuple[str, ...]) -> dict[Workload, tuple[str, ...]]:
+    """Return the workloads of systems that have a goal.
+
+    Args:
+        systems: the systems for the workload of the plot; for batches those of them that edgeshard has to beat.
+    """
+    batch_systems = tuple(name for name in BATCH_SYSTEMS if name in systems)
+    return {MANY_AGENTS: systems, **dict.fromkeys(BATCHES.values(), batch_systems)}

@@ -100,15 +100,15 @@ def scratch(folder: str | None) -> Iterator[Path]:
 
 
 def _trials(plan: Plan) -> Iterator[Trial]:
-    for workload in plan.workloads:
+    for workload, systems in plan.contests.items():
         for round_number in range(plan.rounds):
-            for system in rotated(plan.systems, round_number):
+            for system in rotated(systems, round_number):
                 yield Trial(workload, system, round_number)
 
 
 def rotated(names: Sequence[str], count: int) -> list[str]:
     """Rotate the names to the left by `count` places."""
-    start = count % len(names)
+    start = count % max(1, len(names))
     return [*names[start:], *names[:start]]
 
 

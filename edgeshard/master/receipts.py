@@ -29,7 +29,7 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, StorageBusyError
 from edgeshard.format.ranges import Range, intersect, subtract, union
-from edgeshard.master import database, extents, retired, streams
+from edgeshard.master import database, extents, identity, retired, streams
 from edgeshard.sqlite import Connection
 
 #: The kinds of databases that a peer can be.
@@ -131,6 +131,19 @@ def find(connection: Connection, digits: str, path: str) -> Peer:
     raise ConfigurationError("find receipt of", digits, f"{what} in {path}: {available}")
 
 
+def find_any(connection: Connection, digits: str, path: str) -> Peer:
+    """Return the peer with this id, or the only one whose id begins with these digits; it may await confirmation.
+
+    Raises:
+        ConfigurationError: there is no such peer, or more than one; see `find`.
+    """
+    unconfirmed = [peer for peer in awaiting(connection) if _begins(peer, digits)]
+    is_clear = len(unconfirmed) == 1 and len(digits) >= _DIGITS_MIN
+    if is_clear and not any(_begins(peer, digits) for peer in peers(connection)):
+        return unconfirmed[0]
+    return find(connection, digits, path)
+
+
 def _begins(peer: Peer, digits: str) -> bool:
     return peer.database_id.hex().startswith(digits.lower())
 
@@ -216,14 +229,39 @@ def record(
     return recorded
 
 
+def forget(connection: Connection, peer: Peer) -> None:
+    """Forget a peer and its receipt; until the last transaction it counts as holding less and less.
+
+    Args:
+        connection: the master, open for writing, without a transaction.
+        peer: what is recorded of it.
+
+    Raises:
+        StorageBusyError: another process records a receipt of the same peer.
+    """
+    if peer.trusted_at is not None:
+        record(connection, peer.database_id, peer.kind, (), issued_at=peer.issued_at, generation=peer.generation)
+    with sqlite.immediate(connection):
+        if sqlite.scalar(
+            connection, "SELECT 1 FROM main._edgeshard_receipts WHERE database_id = ?", (peer.database_id,)
+        ):
+            raise _busy(peer)
+        connection.execute("DELETE FROM main._edgeshard_peers WHERE database_id = ?", (peer.database_id,))
+        identity.increment_generation(connection)  # what a merger or a prune knows of the peers is outdated
+
+
+def _busy(peer: Peer) -> StorageBusyError:
+    cause = "another process records a receipt of the same database; try again"
+    return StorageBusyError("record receipt of", peer.database_id.hex(), cause)
+
+
 def _change(connection: Connection, peer: Peer, unwanted: Sequence[_Row], new: Sequence[_Row]) -> float:
     """Change a part of a receipt in one transaction; return how many seconds it kept others waiting."""
     with sqlite.immediate(connection):
         began = time.monotonic()
         found = load(connection, peer.database_id)
         if (0 if found is None else found.revision) != peer.revision - 1:
-            cause = "another process records a receipt of the same database; try again"
-            raise StorageBusyError("record receipt of", peer.database_id.hex(), cause)
+            raise _busy(peer)
         connection.executemany(
             "DELETE FROM main._edgeshard_receipts WHERE database_id = ? AND stream_no = ? AND first = ?",
             [(peer.database_id, number, first) for number, first, _, _ in unwanted],
@@ -362,6 +400,15 @@ def held_totals(connection: Connection, database_id: bytes) -> tuple[int, int]:
     )
     ((rows, stream_count),) = sqlite.fetch(connection, sql, (database_id,))
     return rows, stream_count
+
+
+def claimed_rows(connection: Connection, database_id: bytes) -> int:
+    """Return how many rows a peer says that it holds and this master never had."""
+    sql = (
+        "SELECT coalesce(sum(last - first + 1), 0) FROM main._edgeshard_receipts "
+        f"WHERE database_id = ? AND state = {CLAIMED}"
+    )
+    return int(sqlite.scalar(connection, sql, (database_id,)))
 
 
 def held_by(connection: Connection, database_id: bytes) -> dict[bytes, list[Range]]:

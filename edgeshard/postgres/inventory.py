@@ -8,7 +8,7 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.exchange.encoding import encode
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.master import receipts
-from edgeshard.postgres import own_tables
+from edgeshard.postgres import citus, own_tables
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.server import Server
 from edgeshard.postgres.sqlstate import ServerError
@@ -24,6 +24,7 @@ def ranges(dsn: str) -> Inventory:
     address = parse_dsn(dsn)
     server = Server(address)
     try:
+        citus.ensure_suitable(server)
         at = datetime.datetime.now(datetime.UTC)  # before reading: what is committed meanwhile is in the next one
         database_id = own_tables.identity(server)
         if database_id is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
+from edgeshard import reports
 from edgeshard.errors import EdgeshardError
-from edgeshard.reports import PushReport
 
 #: Rows of one transaction, by default and at most.
 BATCH: Final = 20_000
@@ -16,13 +16,19 @@ BATCH_MAX: Final = 1_000_000
 INTERVAL_S: Final = 1.0
 
 
+#: What to do with characters that PostgreSQL cannot store: U+0000, and halves of surrogate pairs in JSON.
+OnInvalid = Literal["reject", "replace", "escape"]
+
+ON_INVALID: Final[tuple[OnInvalid, ...]] = ("reject", "replace", "escape")
+
+
 class Listener:
     """Receives the events of a watching push. Override what you need; these methods do nothing."""
 
     def opened(self) -> None:
         """Called before the first check."""
 
-    def pushed(self, report: PushReport) -> None:
+    def pushed(self, report: reports.PushReport) -> None:
         """Called after a push that pushed or rejected rows."""
 
     def failed(self, error: EdgeshardError, delay_s: float) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+import uuid
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Final
 
 import attrs
 
-from edgeshard.postgres import indexes, names, own_tables, schema, schema_changes
+from edgeshard.errors import SchemaConflictError
+from edgeshard.postgres import citus, indexes, names, own_tables, schema, schema_changes
 from edgeshard.postgres.schema import PgColumn, ServerTable, Table
 from edgeshard.postgres.schema_changes import TableChanges
 from edgeshard.postgres.server import Server
@@ -64,8 +66,13 @@ class Fitted:
     schema_version: int | None = None
 
 
-def ensure_table(server: Server, table: Table) -> Fitted:
+def ensure_table(server: Server, table: Table, *, distribute: bool = False) -> Fitted:
     """Make a table fit for the master's rows.
+
+    Args:
+        server: the server.
+        table: the master's table.
+        distribute: whether to distribute it as well, in the same transaction; see `citus`.
 
     Raises:
         SchemaConflictError: it cannot be made fit.
@@ -73,7 +80,7 @@ def ensure_table(server: Server, table: Table) -> Fitted:
     starts: set[str] = set()
     replaced: list[str] = []
     for _ in range(_ATTEMPTS + len(table.indexes)):
-        fit, changes = changes_for(server, table, has_own_tables=True, starts=starts)
+        fit, changes = changes_for(server, table, has_own_tables=True, starts=starts, distribute=distribute)
         if changes == TableChanges():
             return Fitted(fit, tuple(replaced))
         statement = ""
@@ -81,7 +88,7 @@ def ensure_table(server: Server, table: Table) -> Fitted:
             with server.transaction():
                 own_tables.lock_schema(server)
                 # another device may have been faster
-                fit, changes = changes_for(server, table, has_own_tables=True, starts=starts)
+                fit, changes = changes_for(server, table, has_own_tables=True, starts=starts, distribute=distribute)
                 for statement in changes.statements:
                     server.execute(statement)
                 version = own_tables.record_changes(server, table, changes)
@@ -108,7 +115,12 @@ def ensure_table(server: Server, table: Table) -> Fitted:
 
 
 def changes_for(
-    server: Server, table: Table, *, has_own_tables: bool, starts: Set[str] = frozenset()
+    server: Server,
+    table: Table,
+    *,
+    has_own_tables: bool,
+    starts: Set[str] = frozenset(),
+    distribute: bool = False,
 ) -> tuple[Table, TableChanges]:
     """Return the master's table with the columns that its rows will fill, and what PostgreSQL's needs for that.
 
@@ -117,10 +129,20 @@ def changes_for(
         table: the master's table.
         has_own_tables: whether our own tables exist there.
         starts: the names of new indexes to create over starts (see `indexes`).
+        distribute: whether it is to be distributed as well; see `citus`.
 
     Raises:
         SchemaConflictError: it cannot be made fit.
     """
+    fit, changes = _changes_for(server, table, has_own_tables, starts)
+    if distribute:
+        exists = bool(pg_types(server, table.pg_name))
+        more = citus.distribute_statements(server, table, exists=exists)
+        changes = attrs.evolve(changes, statements=(*changes.statements, *more))
+    return fit, changes
+
+
+def _changes_for(server: Server, table: Table, has_own_tables: bool, starts: Set[str]) -> tuple[Table, TableChanges]:
     recorded = own_tables.renames_of(server, table.pg_name) if has_own_tables else frozenset()
     columns = pg_types(server, table.pg_name)
     if not table.history_of:
@@ -229,19 +251,24 @@ def column_list(table: Table) -> str:
     return ", ".join(["_stream", "_seq", *(quote(column.name) for column in table.sent)])
 
 
-def find_rejecting_column(server: Server, table: Table, values: Sequence[Any]) -> tuple[str, str] | None:
-    """Return the first column whose type does not accept its value, and the server's message; None if all do.
+def cast(server: Server, column: PgColumn, value: Any) -> None:
+    """Have the server convert a value to the type of its column.
 
-    Args:
-        server: the server, in no transaction.
-        table: the master's table.
-        values: one for each column that is sent, as parameters.
+    Raises:
+        ServerError: the type does not accept it.
     """
-    for column, value in zip(table.sent, values, strict=True):
-        try:
-            server.execute(f"SELECT CAST($1 AS {PG_TYPES[column.type]})", (value,))
-        except ServerError as error:
-            if not error.is_row_rejected:
-                raise
-            return column.sources[0][0], error.message
-    return None
+    server.execute(f"SELECT CAST($1 AS {PG_TYPES[column.type]})", (value,))
+
+
+def has_row(server: Server, table: Table, stream_id: bytes, seq: int) -> bool:
+    """Return whether a table has the row with this address."""
+    sql = f"SELECT 1 FROM {quote(table.pg_name)} WHERE _stream = $1 AND _seq = $2"
+    return bool(server.execute(sql, (uuid.UUID(bytes=stream_id), seq)))
+
+
+def is_fit(server: Server, table: Table) -> bool:
+    """Return whether a table can take the master's rows as it is."""
+    try:
+        return changes_for(server, table, has_own_tables=True)[1] == TableChanges()
+    except SchemaConflictError:
+        return False

@@ -137,15 +137,34 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def foreign_database(dsn: str) -> Iterator[str]:
-    """Yield the DSN of a fresh database on a foreign server, and drop it afterwards."""
+    """Yield the DSN of a fresh database on a foreign server, and drop it afterwards.
+
+    If the server is the coordinator of a Citus cluster, each of its nodes gets such a database, as a part of the cluster.
+    """
     name = f"edgeshard_test_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+    nodes = cluster_nodes(dsn)
+    everywhere = [dsn, *(conninfo.make_conninfo(dsn, host=host, port=port) for host, port in nodes[1:])]
+    for each in everywhere:
+        do(each, f"CREATE DATABASE {name}")
+    made = conninfo.make_conninfo(dsn, dbname=name)
     try:
-        yield conninfo.make_conninfo(dsn, dbname=name)
+        if nodes:
+            for each in everywhere:
+                do(conninfo.make_conninfo(each, dbname=name), "CREATE EXTENSION citus")
+            (host, port), *workers = nodes
+            do(made, f"SELECT citus_set_coordinator_host('{host}', {port})")
+            do(made, *(f"SELECT citus_add_node('{host}', {port})" for host, port in workers))
+        yield made
     finally:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name}")
+        for each in everywhere:
+            do(each, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def cluster_nodes(dsn: str) -> list[tuple[str, int]]:
+    """Return the host and port of each node of a Citus cluster, the coordinator first; [] if the server has no Citus."""
+    if not fetch(dsn, "SELECT 1 FROM pg_extension WHERE extname = 'citus'"):
+        return []
+    return fetch(dsn, "SELECT nodename, nodeport FROM pg_dist_node ORDER BY groupid")
 
 
 def fetch(dsn: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 
 from edgeshard.bench.costs.curve import Curve
+from edgeshard.bench.goals.cost import Cost
 from edgeshard.bench.machine import Machine
 from edgeshard.bench.row_check import RowCheck
 from edgeshard.bench.spread import Spread
@@ -30,12 +31,14 @@ class Run:
         machine: where and when it was made.
         command: the command line.
         trials: the trials of the systems.
+        costs: edgeshard's own costs that have a goal.
         curves: edgeshard's own cost curves.
     """
 
     machine: Machine
     command: str
     trials: list[Trial]
+    costs: list[Cost]
     curves: list[Curve]
 
 
@@ -55,6 +58,7 @@ def _run_to_dict(run: Run) -> dict[str, Any]:
         "systems": {name: {"title": entry.title, "guarantee": entry.guarantee} for name, entry in SYSTEMS.items()},
         "lines": [_summary_to_dict(summary) for summary in summarize(run.trials)],
         "measurements": [_trial_to_dict(trial) for trial in run.trials],
+        "costs": [attrs.asdict(cost) for cost in run.costs],
         "curves": [attrs.asdict(curve) for curve in run.curves],
     }
 
@@ -93,7 +97,8 @@ def loads(text: str) -> Run:
         raise ValueError(f"this is not a run of format {FORMAT}")
     machine = {field.name: run["machine"][field.name] for field in attrs.fields(Machine)}
     trials = [_trial_from_dict(trial) for trial in run["measurements"]]
-    return Run(Machine(**machine), run["command"], trials, [_curve_from_dict(curve) for curve in run["curves"]])
+    costs = [Cost(**cost) for cost in run["costs"]]
+    return Run(Machine(**machine), run["command"], trials, costs, [_curve_from_dict(one) for one in run["curves"]])
 
 
 def _trial_from_dict(trial: dict[str, Any]) -> Trial:

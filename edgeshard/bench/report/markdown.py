@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from edgeshard.bench.costs.curve import Curve
+from edgeshard.bench.goals.goal import Outcome
 from edgeshard.bench.machine import Machine
-from edgeshard.bench.report import tables
+from edgeshard.bench.report import goals_table, tables
+from edgeshard.bench.report.verdict import question, verdict
 from edgeshard.bench.summary import Summary
 
 
-def report(machine: Machine, summaries: Sequence[Summary], curves: Sequence[Curve] = ()) -> str:
-    """Return the whole report: the machine, the tables, what the columns mean, and the curves."""
-    parts = [str(machine)]
+def report(
+    machine: Machine, summaries: Sequence[Summary], curves: Sequence[Curve] = (), outcomes: Sequence[Outcome] = ()
+) -> str:
+    """Return the whole report: the question, the answer, the machine, the goals, all tables, and the curves."""
+    answer = verdict(summaries, outcomes)
+    parts = [f"## {question(summaries, outcomes)}", *([answer] if answer else []), str(machine)]
+    if outcomes:
+        parts.append(goals_section(outcomes))
     if summaries:
         parts += [*result_sections(summaries), grid(*tables.guarantees(summaries)), tables.NOTES]
     return "\n\n".join([*parts, *map(curve_section, curves)])
@@ -28,6 +35,11 @@ def result_sections(summaries: Iterable[Summary]) -> Iterator[str]:
         columns = tables.result_columns(members)
         body = [tables.result_cells(summary, columns) for summary in members]
         yield f"### {kind}\n\n{survives}; {times} of {length:g} s.\n\n{grid([head for head, _ in columns], body)}"
+
+
+def goals_section(outcomes: Iterable[Outcome]) -> str:
+    """Return the goals as a table with a heading."""
+    return f"### {goals_table.TITLE}\n\n{grid(*goals_table.goals_table(outcomes))}\n\n{goals_table.NOTES}"
 
 
 def curve_section(curve: Curve) -> str:

@@ -50,6 +50,11 @@ class Kind:
         return f"{self.durability}: {rate}, {rows_per_commit(self.commit_rows)}, {size(self.payload_bytes)} per row"
 
 
+def title_of(contestant: str) -> str:
+    """Return what a system, or whatever else edgeshard is compared with, is called in tables."""
+    return SYSTEMS[contestant].title if contestant in SYSTEMS else contestant
+
+
 def by_kind(summaries: Iterable[Summary]) -> dict[Kind, list[Summary]]:
     """Group summaries that may be compared with each other."""
     found: dict[Kind, list[Summary]] = {}

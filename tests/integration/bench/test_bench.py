@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ from edgeshard.bench import command, options, summary, trials, units
 from edgeshard.bench import measure as measuring
 from edgeshard.bench.costs.curve import Curve, Scale
 from edgeshard.bench.costs.registry import CURVES
+from edgeshard.bench.goals import many_shards, processes
+from edgeshard.bench.goals.cost import OURS, Cost
+from edgeshard.bench.goals.goal import GOALS
+from edgeshard.bench.goals.merge_once import merge_once
+from edgeshard.bench.goals.registry import COSTS
+from edgeshard.bench.goals.shard_holder import LiveShards
 from edgeshard.bench.machine import current_machine
 from edgeshard.bench.measure import measure
 from edgeshard.bench.measurement import Measurement, latencies
@@ -32,8 +39,8 @@ from edgeshard.bench.plan import Plan, full_workloads, short_workloads
 from edgeshard.bench.report import html, json_file, markdown, tables
 from edgeshard.bench.row_check import RowCheck, check_rows
 from edgeshard.bench.spread import Spread
-from edgeshard.bench.system import NotRunError, Setting
-from edgeshard.bench.systems import SYSTEMS
+from edgeshard.bench.system import BusyError, NotRunError, Setting
+from edgeshard.bench.systems import SYSTEMS, turso
 from edgeshard.bench.systems.postgres import Postgres
 from edgeshard.bench.systems.queue import Queue
 from edgeshard.bench.systems.redis_stream import connect
@@ -109,7 +116,7 @@ def test_a_system_holds_each_acknowledged_row_once_after_commits_of_ten_rows_on_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sqlite-default", "queue", "postgres", "edgeshard"])
+@pytest.mark.parametrize("name", ["sqlite-default", "sqlite-fair", "turso-threads", "queue", "postgres", "edgeshard"])
 def test_a_reader_of_a_system_at_a_pace_sees_each_row_and_how_old_it_is(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("process", 2, rate=20, length_s=0.5))
     assert found.row_check.is_exact
@@ -330,7 +337,7 @@ def test_rounds_of_a_workload_come_together_and_a_missing_system_is_looked_for_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    plan = Plan(("queue", "postgres"), 2, (Workload("process", 1), Workload("process", 2)))
+    plan = Plan(2, dict.fromkeys([Workload("process", 1), Workload("process", 2)], ("queue", "postgres")))
     told: list[int] = []
     steps = list(trials.run_trials(plan, ServerAddresses(), None, lambda _, before: told.append(before)))
     expected = [("queue", 1), ("postgres", 1), ("postgres", 1), ("queue", 1)]
@@ -412,7 +419,7 @@ def test_the_json_has_a_stable_shape_and_is_shown_again_as_it_was(
     assert exits.DONE == command.main(["--systems", "edgeshard", *SMALL, "--json", str(file)])
     before = capsys.readouterr().out
     run = json.loads(file.read_text())
-    assert ["command", "curves", "format", "lines", "machine", "measurements", "systems"] == sorted(run)
+    assert ["command", "costs", "curves", "format", "lines", "machine", "measurements", "systems"] == sorted(run)
     assert 1 == run["format"]
     (line,) = run["lines"]
     (one,) = run["measurements"]
@@ -516,7 +523,7 @@ def test_a_curve_and_its_peer_are_shown_with_their_ratio_and_survive_being_saved
     assert [["1", "2 (1 to 3)", "8 (8 to 8)", "0.25"], ["10", "4 (1 to 9)", "2 (2 to 2)", "2.00"]] == [
         [cell.strip() for cell in row] for row in cells
     ]
-    run = json_file.Run(current_machine(), "a command", [], [curve()])
+    run = json_file.Run(current_machine(), "a command", [], [Cost("import", "edgeshard", 1, {"cpu_s": 0.1})], [curve()])
     assert run == json_file.loads(json_file.dumps(run))
 
 
@@ -536,7 +543,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_shows_a_plot_for_each_questio
     addresses = set(re.findall(r"https?://[^\s\"'<]+", text))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not addresses
     assert "not run: &lt;nothing&gt; installed" in text
-    assert '<td class="wrong">1 LOST</td>' in text
+    assert '<td class="wrong" colspan=1>1 LOST</td>' in text
+    assert "<h1>How many rows per second can 1 to 10 agents store, " in text
+    assert 2 * 4 + 1 == text.count("higher is better") + text.count("lower is better")
     assert "--html &lt;file&gt;" in text
 
 
@@ -550,6 +559,124 @@ def test_a_run_on_a_busy_machine_says_so(capsys: pytest.CaptureFixture[str]) -> 
     assert (True, False) == ("class=noisy" in html.page(busy, "", lines()), "class=noisy" in html.page(quiet, "", []))
 
 
+# -- the costs that have a goal ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("measure_cost", "figures", "other"),
+    [
+        (partial(many_shards.full_shards, shards=3, rows=20), {"rows_per_s", "cpu_s"}, {"rows_per_s"}),
+        (partial(many_shards.live_shards, shards=3), {"wall_s", "cpu_s"}, None),
+        (partial(many_shards.ended_agents, shards=3), {"wall_s", "cpu_s"}, None),
+        (processes.import_cost, {"wall_s", "cpu_s", "memory_bytes"}, {"wall_s", "cpu_s", "memory_bytes"}),
+        (processes.idle_merge, {"wall_s", "cpu_s"}, {"wall_s", "cpu_s"}),
+        (processes.new_shard, {"wall_s", "cpu_s"}, None),
+        (processes.existing_shard, {"wall_s", "cpu_s"}, None),
+    ],
+)
+def test_a_cost_has_its_figures_in_each_round(
+    measure_cost: Any, figures: set[str], other: set[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.platform != "linux":
+        figures, other = ({*one} - {"memory_bytes"} if one else None for one in (figures, other))
+    monkeypatch.setattr(processes, "_REPEATS", 1)
+    monkeypatch.setattr(processes, "_OPENINGS", 2)
+    found = list(measure_cost(tmp_path, 2))
+    assert {one.workload for one in found} < set(COSTS)
+    ours = [one for one in found if one.contestant == OURS]
+    others = [one for one in found if one.contestant != OURS]
+    assert [0, 1] == [one.round_number for one in ours]
+    assert ([0, 1] if other else []) == [one.round_number for one in others]
+    assert all(set(one.figures) == figures for one in ours)
+    assert all(set(one.figures) == other for one in others)
+    assert all(value > 0 for one in found for value in one.figures.values())
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_merge_that_copies_too_few_rows_is_no_measurement(tmp_path: Path) -> None:
+    with LiveShards(tmp_path / "store", 2) as live:
+        live.write(3, 10)
+        with pytest.raises(RuntimeError, match="did not copy exactly 7 rows"):
+            merge_once(tmp_path / "store", 7)
+        live.write(1, 10)
+        assert merge_once(tmp_path / "store", 2).wall_s > 0
+
+
+def test_shards_that_cannot_be_opened_are_an_error_and_leave_no_process(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "store").write_text("not a folder")
+    with pytest.raises(RuntimeError, match="a process that holds shards has failed"):
+        LiveShards(tmp_path / "store", 1).__enter__()
+    assert "Error" in capfd.readouterr().err
+
+
+# -- comparing with an earlier run ------------------------------------------------------------------------------------
+
+
+def run_with(folder: Path, name: str, cpu_s: float, *, rounds: int = 3, **machine: Any) -> str:
+    """Save a run with one made-up cost."""
+    costs = [Cost("import", OURS, number, {"cpu_s": cpu_s + number / 1e6}) for number in range(rounds)]
+    run = json_file.Run(attrs.evolve(current_machine(), **machine), name, [], costs, [])
+    (folder / name).write_text(json_file.dumps(run))
+    return str(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "rounds", "code", "said"),
+    [
+        (0.1, 3, exits.DONE, "None of 1 figures of edgeshard is worse"),
+        (0.05, 3, exits.DONE, "None of 1 figures of edgeshard is worse"),
+        (0.2, 3, exits.INCOMPLETE, "WORSE than the noise: 1 of 1 figures of edgeshard: import: processor time 0.50"),
+        (0.2, 1, exits.DONE, "No figure of edgeshard was judged"),
+    ],
+)
+def test_a_saved_run_is_compared_with_another(
+    cpu_s: float, rounds: int, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, now = run_with(tmp_path, "base.json", 0.1), run_with(tmp_path, "now.json", cpu_s, rounds=rounds)
+    assert code == command.main(["--show", now, "--compare", base])
+    assert said in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_cannot_be_compared_is_refused_before_it_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "measure", None)
+    base, elsewhere = run_with(tmp_path, "base.json", 0.1), run_with(tmp_path, "else.json", 0.1, processors=77)
+    (tmp_path / "no.json").write_text("{}")
+    for given, said in (
+        (["--compare", base, *SMALL[:2], "--agents", "2"], "none of the workloads of this run"),
+        (["--compare", base, *SMALL], "noise cannot be told from fewer than 3 rounds; use --rounds 3"),
+        (["--compare", elsewhere, "--goals"], "it is from another machine: 77 processors"),
+        (["--compare", str(tmp_path / "no.json"), "--goals"], "not a run that this version saved"),
+        (["--compare", elsewhere, "--show", base], "it is from another machine: 77 processors"),
+    ):
+        assert exits.FAILED == command.main(given)
+        error = capsys.readouterr().err
+        assert said in error
+        assert given[1] in error
+    assert exits.IO_ERROR == command.main(["--compare", str(tmp_path / "none.json"), "--goals"])
+
+
+@pytest.mark.slow
+def test_the_goals_are_measured_and_compared_with_an_earlier_run_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_REPEATS", 1)
+    for name in set(COSTS) - {"import", "new-shard"}:
+        monkeypatch.delitem(COSTS, name)
+    base = str(tmp_path / "base.json")
+    assert exits.DONE == command.main(
+        ["--goals", "--systems", "edgeshard", "sqlite-tuned", "--rounds", "1", "--json", base]
+    )
+    said = capsys.readouterr().out
+    titles = {goal.title: goal.workload in COSTS or ":" in goal.workload for goal in GOALS}
+    assert titles == {title: f"| {title} " in said for title in titles}
+    assert exits.DONE == command.main(["--show", base, "--compare", base])
+    assert "No figure of edgeshard was judged" in capsys.readouterr().out.splitlines()[-1]
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -559,7 +686,7 @@ def test_the_help_names_each_system_and_has_examples_that_parse() -> None:
     assert len(examples) >= 5
     for example in examples:
         plan = options.plan_from_options(options.parser().parse_args(shlex.split(example)))
-        assert plan.trial_count + len(plan.curves) > 0
+        assert plan.trial_count + len(plan.costs) + len(plan.curves) > 0
     for name in SYSTEMS:
         assert name in text
 
@@ -573,6 +700,9 @@ def test_the_help_names_each_system_and_has_examples_that_parse() -> None:
         ["--rate", "nan"],
         ["--length", "0"],
         ["--class", "a"],
+        ["--goals", "--agents", "1"],
+        ["--goals", "--length", "1"],
+        ["--goals", "--full"],
     ],
 )
 def test_wrong_usage_is_refused(given: list[str]) -> None:
@@ -663,3 +793,46 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() - began < 60
         time.sleep(0.02)
+
+
+# -- Turso ------------------------------------------------------------------------------------------------------------
+
+
+def test_turso_says_that_it_refuses_a_second_process_and_its_threads_are_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("turso")
+    assert exits.DONE == command.main(["--systems", "turso", "turso-threads", *SMALL])
+    processes, threads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 ")]
+    assert re.search(r"\| not run: a second process is refused \(pyturso [\d.]+\w*: \w+Error\) \|$", processes)
+    assert threads.endswith(" all |")
+
+
+def test_a_system_of_threads_counts_its_process_once(cache: Path) -> None:
+    pytest.importorskip("turso")
+    found = measured("turso-threads", cache, Workload("process", 3, length_s=LENGTH_S))
+    assert found.used.cpu_s is None or found.used.cpu_s < 2 * found.total_s * (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(("cause", "is_busy"), [("Busy", True), ("Corrupt", False)])
+def test_a_turso_writer_is_told_to_try_again_only_if_the_database_is_busy(
+    cause: str, is_busy: bool, tmp_path: Path
+) -> None:
+    lib = pytest.importorskip("turso.lib")
+    system = turso.with_threads(Setting(tmp_path, "process", 2, tmp_path))
+    system.start()
+    writer: Any = system.place.open_writer(0)
+
+    class Refusing:
+        in_transaction = False
+
+        def execute(self, sql: str) -> None:
+            try:
+                raise getattr(lib, cause)("on purpose")
+            except Exception as error:
+                raise lib._map_turso_exception(error) from None
+
+    connection, writer._connection = writer._connection, Refusing()
+    with pytest.raises(BusyError if is_busy else lib.DatabaseError):
+        writer.write(Result(0, 0, 0, "text"))
+    connection.close()

@@ -1,0 +1,88 @@
+"""A recorded double of Citus in a schema of a plain PostgreSQL database: its functions, its tables, and its failures.
+
+It shows which statements a push runs, in which order and transaction. It distributes nothing.
+"""
+
+from __future__ import annotations
+
+from tests.support.postgres_server import do, fetch
+
+_SCHEMA = """
+CREATE SCHEMA citus_double;
+CREATE TABLE citus_double.pg_dist_local_group (groupid integer);
+INSERT INTO citus_double.pg_dist_local_group VALUES (0);
+CREATE TABLE citus_double.pg_dist_partition (logicalrelid regclass, partmethod "char", repmodel "char");
+CREATE TABLE citus_double.calls (number serial, call text, relation text, is_new boolean);
+
+CREATE FUNCTION citus_double.citus_version() RETURNS text LANGUAGE sql AS $$ SELECT 'a double of Citus' $$;
+
+CREATE FUNCTION citus_double.note(name text, relation regclass, method "char", model "char") RETURNS void
+LANGUAGE plpgsql AS $$ BEGIN
+    IF EXISTS (SELECT 1 FROM citus_double.pg_dist_partition WHERE logicalrelid = relation) THEN
+        RAISE 'table "%" is already distributed', relation USING ERRCODE = '42P16';
+    END IF;
+    INSERT INTO citus_double.pg_dist_partition VALUES (relation, method, model);
+    INSERT INTO citus_double.calls (call, relation, is_new)
+    SELECT name, relation::text, xmin::text::bigint = txid_current() % 4294967296 FROM pg_class WHERE oid = relation;
+END $$;
+
+CREATE FUNCTION citus_double.create_distributed_table(relation regclass, distribution_column text) RETURNS void
+LANGUAGE sql AS $$ SELECT citus_double.note('distributed by ' || distribution_column, relation, 'h', 's') $$;
+
+CREATE FUNCTION citus_double.create_reference_table(relation regclass) RETURNS void
+LANGUAGE sql AS $$ SELECT citus_double.note('reference', relation, 'n', 't') $$;
+
+CREATE FUNCTION citus_double.truncate_local_data_after_distributing_table(relation regclass) RETURNS void
+LANGUAGE sql AS $$ INSERT INTO citus_double.calls (call, relation, is_new) VALUES ('truncated', relation::text, false) $$;
+
+-- as Citus 13.2.2 answers: an error of a worker in a COPY has no SQLSTATE of its own
+CREATE FUNCTION citus_double.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW._stream = ANY(TG_ARGV[1]::uuid[]) THEN
+        IF current_query() LIKE 'COPY%' THEN
+            RAISE 'failure on connection marked as essential: w2:5432' USING ERRCODE = 'XX000';
+        END IF;
+        RAISE 'connection to the remote node w2:5432 failed' USING ERRCODE = TG_ARGV[0];
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE FUNCTION citus_double.check_value() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.celsius > 100 THEN
+        RAISE 'new row for relation "reading_102010" violates check constraint' USING ERRCODE =
+            CASE WHEN current_query() LIKE 'COPY%' THEN 'XX000' ELSE '23514' END;
+    END IF;
+    RETURN NEW;
+END $$;
+"""
+
+
+def install(dsn: str, *, group: int = 0) -> None:
+    """Make a database look like the node of a Citus cluster: 0 is the coordinator, others are workers."""
+    ((name,),) = fetch(dsn, "SELECT current_database()")
+    do(dsn, _SCHEMA, f"UPDATE citus_double.pg_dist_local_group SET groupid = {group}")
+    do(dsn, f"ALTER DATABASE {name} SET search_path = public, citus_double")
+
+
+def calls(dsn: str) -> list[tuple[str, str, bool]]:
+    """Return what was called, of which table, and whether the same transaction had created or altered it."""
+    return [
+        (call, relation, bool(is_new))
+        for call, relation, is_new in fetch(
+            dsn, "SELECT call, relation, is_new FROM citus_double.calls ORDER BY number"
+        )
+    ]
+
+
+def kill_worker(dsn: str, table: str, *streams: str, sqlstate: str = "08006") -> None:
+    """Let rows of these streams fail as if their worker were dead, from now on."""
+    revive_worker(dsn, table)
+    do(
+        dsn,
+        f"CREATE TRIGGER dead BEFORE INSERT ON {table} FOR EACH ROW "
+        f"EXECUTE FUNCTION citus_double.fail('{sqlstate}', '{{{','.join(streams)}}}')",
+    )
+
+
+def revive_worker(dsn: str, table: str) -> None:
+    """Let all rows of a table be accepted again."""
+    do(dsn, f"DROP TRIGGER IF EXISTS dead ON {table}")

@@ -1,0 +1,75 @@
+"""The goals of ``python -m edgeshard.bench --goals``: what is reached, and how it is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeshard.bench.goals.goal import GOALS, Goal, outcomes
+from edgeshard.bench.goals.registry import COSTS
+from edgeshard.bench.plan import goal_contests
+from edgeshard.bench.report import markdown
+from edgeshard.bench.report.goals_table import goals_table
+from edgeshard.bench.samples import FIGURES, Key, Samples, workload_label
+from edgeshard.bench.systems import SYSTEMS
+
+RATE = Goal("Work", "work", "rows_per_s", "postgres", 2.0, is_of_ratio=True)
+TIME = Goal("Start", "start", "cpu_s", "bare", 0.5, is_of_ratio=False)
+SHOWN = Goal("Start", "start", "memory_bytes", "bare", None, is_of_ratio=False)
+
+
+def made(goal: Goal, ours: dict[int, float], other: dict[int, float]) -> Samples:
+    found: Samples = {Key(goal.workload, "edgeshard", goal.figure): ours}
+    return {**found, Key(goal.workload, goal.other, goal.figure): other} if other else found
+
+
+@pytest.mark.parametrize(
+    ("goal", "ours", "other", "is_reached"),
+    [
+        (RATE, {0: 20.0, 1: 40.0, 2: 60.0}, {0: 10.0, 1: 20.0, 2: 30.0}, True),  # exactly
+        (RATE, {0: 20.0, 1: 40.0, 2: 59.0}, {0: 11.0, 1: 21.0, 2: 30.0}, False),
+        (TIME, {0: 0.5}, {0: 0.1}, True),
+        (TIME, {0: 0.6}, {0: 9.9}, False),
+        (TIME, {0: 0.4}, {}, True),  # the limit is for the figure: nothing else is needed
+        (SHOWN, {0: 1.0}, {0: 1.0}, None),
+    ],
+)
+def test_a_goal_is_reached_by_the_median(
+    goal: Goal, ours: dict[int, float], other: dict[int, float], is_reached: bool | None
+) -> None:
+    (outcome,) = outcomes(made(goal, ours, other), [goal])
+    assert is_reached is outcome.is_reached
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    (outcome,) = outcomes(made(RATE, {0: 10.0, 2: 90.0}, {0: 10.0, 1: 5.0, 2: 30.0}), [RATE])
+    assert outcome.ratio is not None
+    assert (1.0, 3.0) == (outcome.ratio.low, outcome.ratio.high)
+
+
+def test_what_was_not_measured_has_no_outcome() -> None:
+    assert [] == outcomes({}, GOALS)
+    assert [] == outcomes(made(RATE, {0: 1.0}, {}), [RATE])
+    assert [] == outcomes(made(RATE, {0: 1.0}, {1: 1.0}), [RATE])
+
+
+def test_the_table_names_each_workload_once_and_says_which_goals_are_missed() -> None:
+    found = {**made(RATE, {0: 20.0}, {0: 20.0}), **made(TIME, {0: 0.1}, {0: 0.2}), **made(SHOWN, {0: 1e6}, {0: 1e6})}
+    heads, body = goals_table(outcomes(found, [RATE, TIME, SHOWN]))
+    assert {len(heads)} == {len(row) for row in body}
+    assert [
+        ["Work", "rows/s", "20", "PostgreSQL", "20", "1.00", "≥ 2.00 times", "NO"],
+        ["Start", "processor time", "100 ms", "bare", "200 ms", "0.50", "≤ 500 ms", "yes"],
+        ["", "memory", "1 MB", "bare", "1 MB", "1.00", "-", "-"],
+    ] == body
+    assert markdown.goals_section(outcomes(found, [RATE])).startswith("### What edgeshard costs")
+
+
+def test_each_goal_is_for_something_that_is_measured() -> None:
+    contests = {workload_label(workload): systems for workload, systems in goal_contests(tuple(SYSTEMS)).items()}
+    for goal in GOALS:
+        assert goal.figure in FIGURES
+        if goal.workload in COSTS:
+            continue
+        assert "edgeshard" in contests[goal.workload]
+        assert goal.other in contests[goal.workload]
+    assert {*contests, *COSTS} == {goal.workload for goal in GOALS}
