@@ -29,12 +29,6 @@ def identity(path: str | os.PathLike[str], *, follow_symlinks: bool = False) -> 
     return found.st_dev, found.st_ino
 
 
-def identity_of_open(handle: int) -> tuple[int, int]:
-    """Return device and inode of an open file."""
-    found = os.fstat(handle)
-    return found.st_dev, found.st_ino
-
-
 def size(path: str | os.PathLike[str]) -> int:
     """Return the size of a file in bytes, or 0 if there is none."""
     try:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeshard.files import fingerprint, modes
+from edgeshard.files import modes
 from edgeshard.files.os_errors import explain_lock_error, explain_os_error
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def lock_at_once(path: str) -> int | None:
         raise explain_lock_error(error, "lock", path) from error
     try:
         if lock_open_file(handle, path):
-            # it may have been removed, and made again, before it was locked
-            if fingerprint.identity(path) == fingerprint.identity_of_open(handle):
+            if os.fstat(handle).st_nlink:  # otherwise its last holder has removed it
                 return handle
             unlock_open_file(handle)
     except BaseException:
