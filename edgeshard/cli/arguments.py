@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **settings: Any) -> None:
-        # argparse makes a formatter for each argument, to check it, which would load shutil for the width of the terminal
+        # argparse makes a formatter for each argument, to check it: that would load shutil, for the terminal's width
         unused = partial(argparse.RawDescriptionHelpFormatter, width=80)
         super().__init__(formatter_class=unused, allow_abbrev=False, **settings)
 
