@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -304,15 +305,16 @@ print(store.merge().rows)
 
 
 @contextlib.contextmanager
-def service(site: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Start a command that keeps running; end it with SIGTERM, which it must end with 0."""
+def service(site: Path, log: list[str], *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Start a command that keeps running; end it with SIGTERM, which it must end with 0. Its log goes to `log`."""
     with program(site, "-m", "edgeshard", *arguments) as running:
         try:
             yield running
             running.send_signal(signal.SIGTERM)
             _, said = running.communicate(timeout=SOON_S)
             assert 0 == running.returncode, said
-            assert "Error" not in said
+            assert "upgraded" not in said
+            log.append(said)
         finally:
             running.kill()
 
@@ -331,23 +333,30 @@ def merged(store: edgeshard.Store) -> int:
 
 
 def test_a_service_goes_on_after_the_package_is_removed(site: Path, store: edgeshard.Store) -> None:
+    services = site / "edgeshard/cli/services.py"
+    services.write_text(re.sub(r"SUMMARY_EVERY_S: Final = .*", "SUMMARY_EVERY_S: Final = 3.0", services.read_text()))
     store.init()
-    with store.shard("a") as shard, service(site, "merge", store.root, "--watch", "--interval", "0.05") as running:
+    log: list[str] = []
+    with store.shard("a") as shard, service(site, log, "merge", store.root, "--watch", "--interval", "0.05") as running:
         shard.write({"n": 1})
         soon(lambda: merged(store) == 1)
         remove(site)
+        time.sleep(3.5)  # a summary is due, for which the service looks at the shards
         (store.root / "shards/bad.db").write_bytes(b"x" * 5_000)
         shard.write({"n": 2})
         running.send_signal(signal.SIGHUP)
         soon(lambda: merged(store) == 2)
+    assert "pending" in log[0]
 
 
-def test_a_page_that_is_kept_goes_on_after_the_package_is_removed(site: Path, store: edgeshard.Store) -> None:
-    store.init()
+def test_a_page_that_is_kept_shows_a_store_that_is_made_after_the_package_is_removed(
+    site: Path, store: edgeshard.Store
+) -> None:
     page = site.parent / "status.html"
-    with service(site, "status", store.root, "--html", page, "--every", "0.2"):
+    with service(site, [], "status", store.root, "--html", page, "--every", "0.2"):
         soon(page.exists)
         remove(site)
+        store.init()
         (store.root / "shards/bad.db").write_bytes(b"x" * 5_000)
         soon(lambda: "bad.db" in page.read_text())
 
