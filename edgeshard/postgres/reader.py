@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from edgeshard import sqlite
 from edgeshard.errors import DamagedError
 from edgeshard.format.ranges import Range
-from edgeshard.master import catalog, database, extents, identity, streams, superseded
+from edgeshard.master import catalog, database, extents, identity, receipts, streams, superseded
 from edgeshard.master.streams import Stream
 from edgeshard.postgres import names
 from edgeshard.postgres.schema import Table
@@ -130,6 +130,20 @@ class MasterReader:
         """Return how many rows of a table have one of these ids."""
         sql = f"SELECT count(*) FROM {quote(table.name)} WHERE _id BETWEEN ? AND ?"
         return sum(self._fetch(sql, (ids.first, ids.last))[0][0] for ids in id_ranges)
+
+    def rows_by_stream(self, table: Table, id_ranges: Iterable[Range]) -> dict[int, int]:
+        """Return how many rows of a table have one of these ids, by the number of their stream."""
+        sql = f"SELECT _stream, count(*) FROM {quote(table.name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
+        counts: dict[int, int] = {}
+        for ids in id_ranges:
+            for stream_no, rows in self._fetch(sql, (ids.first, ids.last)):
+                counts[stream_no] = counts.get(stream_no, 0) + rows
+        return counts
+
+    def receipt(self, database_id: bytes) -> dict[bytes, list[Range]]:
+        """Return which of the master's rows a database held after the last push, as its receipt says."""
+        with database.translate_errors("push", self.path):
+            return receipts.held_by(self._connection, database_id)
 
     def first_id(self, table: Table, ids: Range) -> int | None:
         """Return the lowest of these ids that a row of the table has, or None if no row has one."""
