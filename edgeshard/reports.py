@@ -522,6 +522,7 @@ class PushReport(Report):
         statements: SQL that was run to create tables, columns and indexes for them.
         rejected: rows that PostgreSQL cannot store, with the reason.
         remaining: rows in the master that PostgreSQL still lacks, including the rejected ones.
+        tombstones: tombstones that were deleted there, because this master has pruned them.
         seconds: how long it took.
         dry_run: whether nothing was changed.
         stopped: whether the push stopped on request before it had finished; the next one continues.
@@ -536,6 +537,7 @@ class PushReport(Report):
     statements: tuple[str, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     remaining: int = 0
+    tombstones: int = 0
     seconds: float = 0.0
     dry_run: bool = False
     stopped: bool = False
@@ -550,6 +552,8 @@ class PushReport(Report):
         line = f"{done} {_rows_of_streams(self)} to {self.upstream}, in {self.seconds:.3f} s"
         if self.tables:
             line += " (" + ", ".join(f"{name}: {rows:,}" for name, rows in sorted(self.tables.items())) + ")"
+        if self.tombstones:
+            line += f"; deleted {units.count(self.tombstones, 'tombstone')} there"
         if self.stopped:
             line += "; stopped early, the next push continues"
         if self.rejected:

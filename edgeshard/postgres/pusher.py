@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,8 @@ from edgeshard import units
 from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
 from edgeshard.log_fields import fields
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import citus, own_tables, plan, prepare, reader, rejects, row_search, server_tables
+from edgeshard.master.tombstone_gc import Collected
+from edgeshard.postgres import citus, own_tables, plan, prepare, reader, rejects, row_search, server_tables, tombstones
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.options import BATCH, BATCH_MAX
 from edgeshard.postgres.plan import OutdatedPlanError, OutdatedSchemaError, Piece
@@ -39,6 +40,9 @@ _CHUNK_BYTES: Final = 16 << 20
 
 #: How often in a row to try a chunk, or to connect, before the push fails.
 _ATTEMPTS: Final = 6
+
+#: After how many seconds tombstones that stayed are looked at again.
+_COLLECT_AGAIN_S: Final = 3_600.0
 
 #: After how many seconds a long-running push tries rejected rows again.
 _RETRY_REJECTED_S: Final = 60.0
@@ -102,6 +106,8 @@ class Pusher:
         self._rejected_at = 0.0
         self._failures = 0  # in a row
         self._unreachable = UnreachableStreams()
+        self._collected: Mapping[str, Collected] = {}  # what the master had pruned when tombstones were collected last
+        self._collected_at = 0.0
 
     @property
     def retries_rejected(self) -> bool:
@@ -133,7 +139,8 @@ class Pusher:
                 raise
             finally:
                 self._receipt.write()
-            streams = master.streams()
+            remaining = plan.count_seqs(plan.missing(master.streams(), self._target.held))
+            tombstones_deleted = 0 if remaining or self._should_stop() else self._collect_tombstones(master)
         return PushReport(
             upstream=self._target.address.display,
             rows=counts.rows,
@@ -141,10 +148,30 @@ class Pusher:
             tables=counts.tables,
             statements=tuple(counts.statements),
             rejected=rejects.sort_for_report(self._rejected),
-            remaining=plan.count_seqs(plan.missing(streams, self._target.held)),
+            remaining=remaining,
+            tombstones=tombstones_deleted,
             seconds=time.monotonic() - began,
             stopped=self._should_stop(),
         )
+
+    def _collect_tombstones(self, master: MasterReader) -> int:
+        """Delete tombstones there that the master has pruned; return how many.
+
+        It looks again once the master has pruned more, or after a while: streams that kept some may have ended.
+        """
+        collected = master.collected_tombstones()
+        if not collected or (collected == self._collected and time.monotonic() < self._collected_at + _COLLECT_AGAIN_S):
+            return 0
+        try:
+            deleted = tombstones.collect(self._target.connect(), master, master.tables())
+        except ServerError as error:
+            # all rows are there; the next push tries again
+            explained = self._target.address.explain("collect tombstones in", error)
+            logger.warning("%s; the next push tries again", explained, extra=fields(error=explained))
+            self.close()
+            return 0
+        self._collected, self._collected_at = collected, time.monotonic()
+        return deleted
 
     # -- retries -------------------------------------------------------------------------------------------------------
 
