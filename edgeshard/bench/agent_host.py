@@ -1,5 +1,7 @@
 """The process that forks the agents, before anything is opened: ``python -m edgeshard.bench.agent_host``.
 
+If the system allows one process only, the agents are threads of this one instead.
+
 It imports what the agents need first, so a hundred of them start in a fraction of a second. It exchanges pickles with
 the benchmark over its stdin and stdout:
 
@@ -41,7 +43,7 @@ from edgeshard.bench.workload import Workload
 #: How long agents may take to get ready, or to finish their last commit, in seconds.
 TIMEOUT_S: Final = 300.0
 
-#: An agent's process, and our end of the pipe to it.
+#: An agent's process or thread, and our end of the pipe to it.
 _Child = tuple[Any, Any]
 
 
@@ -55,12 +57,12 @@ def main() -> None:
         target.flush()
 
     place, workload = pickle.load(source)  # noqa: S301  # from our own parent
-    children = _fork_all(place, workload)
+    children = _start_all(place, workload)
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(source, requests), daemon=True).start()  # no fork comes after this
     try:
         _gather_answers(children)
-        send(Ready([process.pid or 0 for process, _ in children]))
+        send(Ready([getattr(process, "pid", None) or os.getpid() for process, _ in children]))
         for answers in _serve(children, requests):
             send(answers)
         for process, _ in children:
@@ -70,13 +72,21 @@ def main() -> None:
     os._exit(0)  # a normal exit would wait for the thread that reads stdin
 
 
-def _fork_all(place: Place, workload: Workload) -> list[_Child]:
-    """Fork the agents, and the reader if the workload has a fixed rate: only then does staleness mean something."""
+def _start_all(place: Place, workload: Workload) -> list[_Child]:
+    """Start the agents, and the reader if the workload has a fixed rate: only then does staleness mean something."""
     for name in place.modules:
         importlib.import_module(name)
     gc.freeze()  # a collection in an agent would copy every page that it shares with us
     readers = 0 if workload.rate is None else 1
-    return [_fork(place, workload, number) for number in range(workload.agents + readers)]
+    start = _start_thread if place.in_threads else _fork
+    return [start(place, workload, number) for number in range(workload.agents + readers)]
+
+
+def _start_thread(place: Place, workload: Workload, number: int) -> _Child:
+    ours, theirs = multiprocessing.Pipe()
+    thread = threading.Thread(target=_run_child, args=(place, workload, number, theirs), daemon=True)
+    thread.start()
+    return thread, ours
 
 
 def _fork(place: Place, workload: Workload, number: int) -> _Child:

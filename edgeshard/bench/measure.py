@@ -67,7 +67,7 @@ def measure(name: str, setting: Setting, workload: Workload) -> Measurement:
 
 def _write(system: System, setting: Setting, workload: Workload) -> _WritePhase:
     with AgentPool(system.place, workload) as pool:
-        pids = pool.wait_ready()[: workload.agents]  # the reader, if any, comes last
+        pids = list(dict.fromkeys(pool.wait_ready()[: workload.agents]))  # the reader, if any, comes last
         meter = ResourceMeter(system, pids, setting.folder)
         began_ns = time.monotonic_ns() + _LEAD_NS
         pool.begin(began_ns)

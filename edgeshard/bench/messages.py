@@ -11,7 +11,7 @@ class AgentError(Exception):
 
 @attrs.frozen
 class Ready:
-    """All agents are connected and have committed once. Carries their process ids."""
+    """All agents are connected and have committed once. Carries their process ids; those of threads are the same."""
 
     pids: list[int]
 

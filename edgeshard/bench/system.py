@@ -62,8 +62,12 @@ class Place(Protocol):
     def modules(self) -> Sequence[str]:
         """Modules that the agents' parent imports before it forks, so that not every agent has to."""
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether agents are threads of one process, because the system allows no second one."""
+
     def open_writer(self, agent: int) -> Writer:
-        """Open the system for one agent, in its own process."""
+        """Open the system for one agent, in its own process or thread."""
 
     def open_reader(self) -> Reader:
         """Open the final database for a reader, in its own process."""

@@ -13,6 +13,10 @@ from edgeshard.bench.units import duration, number
 COLORS: Final = {
     "sqlite-default": "#9a9a9a",
     "sqlite-tuned": "#e69f00",
+    "sqlite-flock": "#b8860b",
+    "sqlite-fair": "#f0c75e",
+    "turso": "#44aa99",
+    "turso-threads": "#009e73",
     "queue": "#cc79a7",
     "postgres": "#0072b2",
     "edgeshard": "#d1380f",

@@ -68,6 +68,11 @@ class HybridPlace:
         """The modules of the system for results."""
         return self.results.modules
 
+    @property
+    def in_threads(self) -> bool:
+        """As the system for results says."""
+        return self.results.in_threads
+
     def open_writer(self, agent: int) -> Writer:
         """Open both for one agent."""
         return HybridWriter(self.library, self.results.open_writer(agent))

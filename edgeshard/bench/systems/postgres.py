@@ -22,6 +22,7 @@ import attrs
 from edgeshard.bench import servers
 from edgeshard.bench.servers import Server
 from edgeshard.bench.system import NotRunError, Reader, Setting, Writer, require_modules
+from edgeshard.bench.systems.unordered_ids import UnorderedIds
 from edgeshard.bench.workload import Durability, Result
 
 GUARANTEE: Final = {
@@ -54,8 +55,6 @@ _SETTINGS: Final = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
 }
-#: How many ids before the last one the reader queries again: ids may become visible out of order.
-_REREAD_IDS: Final = 200
 
 
 class PostgresWriter:
@@ -88,23 +87,18 @@ class PostgresWriter:
 
 
 class PostgresReader:
-    """A reader's connection. PostgreSQL assigns ids before the commit, so rows may appear out of order."""
+    """A reader's connection."""
 
     def __init__(self, conninfo: str) -> None:
         import psycopg
 
         self._connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=0)
-        self._last = 0
-        self._seen: set[int] = set()
+        self._ids = UnorderedIds()
 
     def fresh(self) -> list[int]:
         """Return `at_ns` of the rows that became visible since the last call."""
         sql = f"SELECT id, at_ns FROM {_TABLE} WHERE id > %s"
-        rows = self._connection.execute(sql, (self._last - _REREAD_IDS,)).fetchall()
-        new = [(number, at_ns) for number, at_ns in rows if number not in self._seen]
-        self._last = max([self._last, *(number for number, _ in new)])
-        self._seen = {number for number, _ in rows}
-        return [at_ns for _, at_ns in new]
+        return self._ids.new(self._connection.execute(sql, (self._ids.after,)).fetchall())
 
     def close(self) -> None:
         """Close the connection."""
@@ -119,6 +113,7 @@ class PostgresPlace:
     durability: Durability
 
     modules: ClassVar[Sequence[str]] = ("psycopg", "psycopg_pool")
+    in_threads: ClassVar[bool] = False
 
     def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all agents write to one table
         """Connect one agent."""

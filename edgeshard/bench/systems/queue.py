@@ -86,6 +86,7 @@ class QueuePlace:
     path: Path
 
     modules: ClassVar[Sequence[str]] = ("redis",)
+    in_threads: ClassVar[bool] = False
 
     def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all agents append to one stream
         """Connect one agent."""

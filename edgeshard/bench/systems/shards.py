@@ -46,6 +46,7 @@ class ShardPlace:
     durability: Durability
 
     modules: ClassVar[Sequence[str]] = ()
+    in_threads: ClassVar[bool] = False
 
     def open_writer(self, agent: int) -> Writer:
         """Open one agent's shard."""

@@ -56,6 +56,7 @@ class DefaultPlace:
     path: Path
 
     modules: ClassVar[Sequence[str]] = ()
+    in_threads: ClassVar[bool] = False
 
     def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all agents write to one file
         """Open the database for one agent."""

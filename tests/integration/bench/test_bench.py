@@ -39,8 +39,8 @@ from edgeshard.bench.plan import Plan, full_workloads, short_workloads
 from edgeshard.bench.report import html, json_file, markdown, tables
 from edgeshard.bench.row_check import RowCheck, check_rows
 from edgeshard.bench.spread import Spread
-from edgeshard.bench.system import NotRunError, Setting
-from edgeshard.bench.systems import SYSTEMS
+from edgeshard.bench.system import BusyError, NotRunError, Setting
+from edgeshard.bench.systems import SYSTEMS, turso
 from edgeshard.bench.systems.postgres import Postgres
 from edgeshard.bench.systems.queue import Queue
 from edgeshard.bench.systems.redis_stream import connect
@@ -116,7 +116,7 @@ def test_a_system_holds_each_acknowledged_row_once_after_commits_of_ten_rows_on_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sqlite-default", "queue", "postgres", "edgeshard"])
+@pytest.mark.parametrize("name", ["sqlite-default", "sqlite-fair", "turso-threads", "queue", "postgres", "edgeshard"])
 def test_a_reader_of_a_system_at_a_pace_sees_each_row_and_how_old_it_is(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("process", 2, rate=20, length_s=0.5))
     assert found.row_check.is_exact
@@ -791,3 +791,46 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() - began < 60
         time.sleep(0.02)
+
+
+# -- Turso ------------------------------------------------------------------------------------------------------------
+
+
+def test_turso_says_that_it_refuses_a_second_process_and_its_threads_are_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("turso")
+    assert exits.DONE == command.main(["--systems", "turso", "turso-threads", *SMALL])
+    processes, threads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 ")]
+    assert re.search(r"\| not run: a second process is refused \(pyturso [\d.]+\w*: \w+Error\) \|$", processes)
+    assert threads.endswith(" all |")
+
+
+def test_a_system_of_threads_counts_its_process_once(cache: Path) -> None:
+    pytest.importorskip("turso")
+    found = measured("turso-threads", cache, Workload("process", 3, length_s=LENGTH_S))
+    assert found.used.cpu_s is None or found.used.cpu_s < 2 * found.total_s * (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(("cause", "is_busy"), [("Busy", True), ("Corrupt", False)])
+def test_a_turso_writer_is_told_to_try_again_only_if_the_database_is_busy(
+    cause: str, is_busy: bool, tmp_path: Path
+) -> None:
+    lib = pytest.importorskip("turso.lib")
+    system = turso.with_threads(Setting(tmp_path, "process", 2, tmp_path))
+    system.start()
+    writer: Any = system.place.open_writer(0)
+
+    class Refusing:
+        in_transaction = False
+
+        def execute(self, sql: str) -> None:
+            try:
+                raise getattr(lib, cause)("on purpose")
+            except Exception as error:
+                raise lib._map_turso_exception(error) from None
+
+    connection, writer._connection = writer._connection, Refusing()
+    with pytest.raises(BusyError if is_busy else lib.DatabaseError):
+        writer.write(Result(0, 0, 0, "text"))
+    connection.close()
