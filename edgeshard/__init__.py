@@ -16,7 +16,9 @@ Every error is an `EdgeshardError` and says what to do.
 """
 
 import logging
+from typing import TYPE_CHECKING, Final
 
+from edgeshard import lazy
 from edgeshard.errors import (
     AccessError,
     ConfigurationError,
@@ -47,16 +49,20 @@ from edgeshard.errors import (
     TableError,
     TransactionError,
     UnreadableRowError,
+    UpgradedError,
     WatcherStalledError,
 )
 from edgeshard.format import VERSION
-from edgeshard.records.declare import AgentData, table
-from edgeshard.records.rows import Row as Row
-from edgeshard.records.rows import Rows as Rows
-from edgeshard.reports import Gap, MergeReport, VerifyReport
-from edgeshard.shard.async_write import AsyncWrite
-from edgeshard.shard.shard import Shard
+from edgeshard.loading import guard, load_all
 from edgeshard.store import Store
+
+if TYPE_CHECKING:
+    from edgeshard.records.declare import AgentData, table
+    from edgeshard.records.rows import Row as Row
+    from edgeshard.records.rows import Rows as Rows
+    from edgeshard.reports import Gap, MergeReport, VerifyReport
+    from edgeshard.shard.async_write import AsyncWrite
+    from edgeshard.shard.shard import Shard
 
 __all__ = [
     "AccessError",
@@ -94,13 +100,39 @@ __all__ = [
     "TableError",
     "TransactionError",
     "UnreadableRowError",
+    "UpgradedError",
     "VerifyReport",
     "WatcherStalledError",
     "__version__",
+    "load_all",
     "table",
 ]
 
 __version__ = VERSION
+
+#: What is loaded when it is first used, from these modules. The errors are not among it: to catch one when no file can
+#: be opened, it must be there.
+_MODULES: Final = {
+    "AgentData": "edgeshard.records.declare",
+    "AsyncWrite": "edgeshard.shard.async_write",
+    "Gap": "edgeshard.reports",
+    "MergeReport": "edgeshard.reports",
+    "Row": "edgeshard.records.rows",
+    "Rows": "edgeshard.records.rows",
+    "Shard": "edgeshard.shard.shard",
+    "VerifyReport": "edgeshard.reports",
+    "table": "edgeshard.records.declare",
+}
+
+if not TYPE_CHECKING:  # which would believe that there is every name
+    __getattr__ = lazy.loader(__name__, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+guard()
 
 # a library stays silent unless its user asks: https://docs.python.org/3/howto/logging.html#library-config
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from typing import NoReturn
 
-from edgeshard.cli import main
+from edgeshard.cli import main, process
+
+
+def run() -> NoReturn:
+    """Run ``edgeshard VERB ...`` as this process."""
+    process.run(main)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

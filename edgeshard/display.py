@@ -6,7 +6,6 @@ escaped.
 
 from __future__ import annotations
 
-import html
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -112,6 +111,8 @@ _TABLE: Final = '<table class="tex2jax_ignore">'
 
 def escaped(text: object) -> str:
     """Return a text as HTML that shows its characters, those that control a terminal or a direction escaped."""
+    import html  # for notebooks and pages only
+
     return html.escape("\n".join(map(printable, str(text).split("\n"))))
 
 
@@ -120,6 +121,8 @@ def cell(value: object) -> str:
     if isinstance(value, str):
         half = CELL_CHARACTERS // 2
         return escaped(value if len(value) <= CELL_CHARACTERS else f"{value[:half]}...{value[-half:]}")
+    import html
+
     return html.escape(_short(_CELL, value))
 
 

@@ -28,6 +28,7 @@
     │   ├── PostgresUnavailableError PostgreSQL cannot be reached, or cannot work now
     │   ├── PostgresDeniedError      PostgreSQL refuses the login or a permission
     │   └── PostgresUnsuitableError  the database does not exist, or a push cannot use it
+    ├── UpgradedError                edgeshard was upgraded on the disk while this process ran
     ├── ConfigurationError           an argument, a setting or a path is not valid
     └── QueryError                   an SQL statement, or its parameters, are mistaken
 
@@ -321,6 +322,13 @@ class PostgresUnsuitableError(PostgresError):
 
 class ConfigurationError(EdgeshardError):
     """An argument, a setting or a path is not valid. The message names it and says what would be valid."""
+
+
+class UpgradedError(EdgeshardError):
+    """The package was upgraded or removed while this process ran, and a part of it was not loaded yet.
+
+    What is loaded still works, such as shards that are open. Restart the process.
+    """
 
 
 class QueryError(EdgeshardError):

@@ -10,70 +10,51 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
-from edgeshard import sqlite
-from edgeshard.budget import policy, usage
+from edgeshard import handles, lazy, reports
+from edgeshard.budget import policy
 from edgeshard.budget.policy import ON_FULL, Budget, OnFull
 from edgeshard.errors import ConfigurationError
-from edgeshard.exchange import inventory, receipts, restore, snapshot
-from edgeshard.exchange.inventory import Inventory
-from edgeshard.files import folders, paths, scan, store_folder
-from edgeshard.files.os_errors import explain_os_error
+from edgeshard.files import paths, scan, store_folder
 from edgeshard.format import VERSION
-from edgeshard.format.ranges import Range
-from edgeshard.inspect import query, status, verify
+from edgeshard.loading import load_all
 from edgeshard.log_fields import fields
-from edgeshard.master import database
-from edgeshard.master import receipts as master_receipts
-from edgeshard.master.reading import OnError
-from edgeshard.merge import init_store, locks, once
-from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
-from edgeshard.merge.watcher import Listener as MergeListener
+from edgeshard.merge.listener import Listener as MergeListener
+from edgeshard.options import (
+    BUSY_TIMEOUT_S,
+    DURABILITIES,
+    LOCK_WAIT_S,
+    MAX_INTERVAL_S,
+    OBSERVERS,
+    TRANSACTION_WAIT_S,
+    DecodeJson,
+    Durability,
+    OnError,
+    Params,
+    PruneRule,
+    References,
+)
 from edgeshard.postgres.options import BATCH, BATCH_MAX
 from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
-from edgeshard.records import declare, fallbacks
+from edgeshard.records import fallbacks
 from edgeshard.records.fallbacks import Encode, NanChoice
-from edgeshard.records.queries import DecodeJson, Params
 from edgeshard.records.rows import Rows
-from edgeshard.records.scalars import number_or_text
-from edgeshard.reports import (
-    AcceptLossReport,
-    Activity,
-    BadLine,
-    ClockReport,
-    CompareReport,
-    EraseReport,
-    ExportReport,
-    ForgetPeerReport,
-    ImportReport,
-    InitReport,
-    MergeReport,
-    PruneReport,
-    PushReport,
-    ReceiptReport,
-    RestoreReport,
-    SalvageReport,
-    StatusReport,
-    TablesReport,
-    VerifyReport,
-)
-from edgeshard.retention import by_hand, rules, store_rules
-from edgeshard.retention.rules import age_s, row_count, size_bytes
-from edgeshard.retention.store_rules import PruneRule
+from edgeshard.retention.quantities import age_s, row_count, size_bytes
 from edgeshard.shard import write_profile
-from edgeshard.shard.async_write import await_end
-from edgeshard.shard.handle import DURABILITIES, TRANSACTION_WAIT_S, Durability
-from edgeshard.shard.lookup import References
-from edgeshard.shard.open import LOCK_WAIT_S, open_shard
-from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import PROFILES, WriteProfileName
-from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows, shorten_text, wrap_text
 
 if TYPE_CHECKING:
-    from edgeshard.exchange.line_writer import LineWriter as LineWriter
-    from edgeshard.postgres.watcher import PushWatcher
+    from edgeshard.exchange.inventory import Inventory as Inventory
+    from edgeshard.files.os_errors import explain_os_error as explain_os_error
+    from edgeshard.format.ranges import Range
+    from edgeshard.records.scalars import number_or_text as number_or_text
+    from edgeshard.retention.store_rules import Retention
+    from edgeshard.sqlite import Statement as Statement
+    from edgeshard.sqlite import draw_rows as draw_rows
+    from edgeshard.sqlite import shorten_text as shorten_text
+    from edgeshard.sqlite import wrap_text as wrap_text
 
 # The command line imports nothing below this module, so what else it needs is exported here.
 __all__ = [
@@ -98,6 +79,7 @@ __all__ = [
     "age_s",
     "draw_rows",
     "explain_os_error",
+    "load_all",
     "number_or_text",
     "row_count",
     "shorten_text",
@@ -105,7 +87,21 @@ __all__ = [
     "wrap_text",
 ]
 
+#: What only the command line needs, and a program that writes or merges should not wait for.
+_MODULES: Final = {
+    "Inventory": "edgeshard.exchange.inventory",
+    "Statement": "edgeshard.sqlite",
+    "draw_rows": "edgeshard.sqlite",
+    "explain_os_error": "edgeshard.files.os_errors",
+    "number_or_text": "edgeshard.records.scalars",
+    "shorten_text": "edgeshard.sqlite",
+    "wrap_text": "edgeshard.sqlite",
+}
+
 logger = logging.getLogger("edgeshard.store")
+
+if not TYPE_CHECKING:  # which would believe that there is every name
+    __getattr__ = lazy.loader(__name__, _MODULES)
 
 _R = TypeVar("_R")
 
@@ -182,7 +178,7 @@ class Store:
         except UnicodeEncodeError as error:
             cause = "its path is not valid UTF-8, which SQLite needs; rename the folder"
             raise ConfigurationError("open store", repr(self.root), cause) from error
-        self._retention = store_rules.parse_store_rules(prune, self.root)
+        self._rules = _rules_of(prune, self.root)
         self._profile = write_profile.parse_profile(wear, self.root)
         self._budget = _budget_of(self.root, max_bytes, on_full)
         self._fallbacks = fallbacks.parse_fallbacks(encode, nan, str(self.root))
@@ -212,7 +208,7 @@ class Store:
         """
         store_folder.ensure_is_store(self.root, self._given)
 
-    def init(self, *, dry_run: bool = False, lock_wait: float = BUSY_TIMEOUT_S) -> InitReport:
+    def init(self, *, dry_run: bool = False, lock_wait: float = BUSY_TIMEOUT_S) -> reports.InitReport:
         """Make the store, empty, unless it exists. Agents do so with their first write, and `watching` too.
 
         A hub without agents needs it, and a merge or a reader that runs before the first agent does. The folder, those
@@ -228,6 +224,8 @@ class Store:
             MergeInProgressError: another process was at work on it for all that time.
             StorageError: the folder or the master cannot be made.
         """
+        from edgeshard.merge import init_store
+
         report = init_store.init_store(self.root, self._given, dry_run=dry_run, lock_wait_s=lock_wait)
         if not dry_run:
             self._save_budget()
@@ -260,7 +258,7 @@ class Store:
         reference: References | None = None,
         wait: float = LOCK_WAIT_S,
         transaction_wait: float = TRANSACTION_WAIT_S,
-    ) -> Shard:
+    ) -> handles.Shard:
         """Open an agent's shard for writing. Use it with ``with``, or call ``close()``.
 
         Args:
@@ -280,6 +278,8 @@ class Store:
             DiskBudgetError: the disk budget has no space for a new shard.
             StorageError: the file, or a reference, cannot be created or opened.
         """
+        from edgeshard.shard.open import open_shard  # a shard then loads nothing more, whatever happens
+
         return open_shard(
             self.root,
             agent,
@@ -300,9 +300,9 @@ class Store:
         batch: int = LINES_BATCH,
         durability: Durability = "process",
         wait: float = LOCK_WAIT_S,
-        on_bad_line: Callable[[BadLine], None] | None = None,
+        on_bad_line: Callable[[reports.BadLine], None] | None = None,
         should_stop: Callable[[], bool] = _never,
-    ) -> LineWriter:
+    ) -> handles.LineWriter:
         """Return what writes rows from NDJSON or CSV into an agent's shard, which it opens. Use it with ``with``.
 
         Args:
@@ -315,7 +315,7 @@ class Store:
                 left out. None: the first such line ends the write with a RecordError.
             should_stop: called after each commit; once it returns True the write ends.
         """
-        from edgeshard.exchange.line_writer import LineWriter  # which only those who write lines should pay
+        from edgeshard.exchange.line_writer import LineWriter
 
         open_shard = partial(self.shard, agent, durability=durability, wait=wait)
         return LineWriter(open_shard, agent, table, batch, on_bad_line, should_stop)
@@ -327,7 +327,7 @@ class Store:
         agent: str | None = None,
         table: str | None = None,
         dry_run: bool = False,
-    ) -> ImportReport:
+    ) -> reports.ImportReport:
         """Import files of other programs: ordinary SQLite databases, NDJSON and CSV. Then merge.
 
         Repeating it imports only rows that are new. The files are only read. A file, or a table of one, that cannot be
@@ -345,7 +345,8 @@ class Store:
             MergeInProgressError: another merger is at work, and does not end.
             StorageError: the master cannot be read or written. What was committed stays.
         """
-        from edgeshard.exchange import imports  # which only those who import should pay
+        from edgeshard.exchange import imports
+        from edgeshard.merge import once
 
         named = _checked_paths(files, "import", "import_", "a file")
         if not dry_run:
@@ -370,6 +371,8 @@ class Store:
         self._save_budget()
 
     def _ensure_master_exists(self, action: str) -> None:
+        from edgeshard.master import database
+
         self.ensure_exists()
         database.ensure_exists(self.master_path, action)
 
@@ -380,15 +383,21 @@ class Store:
             ConfigurationError: there is no such store, or the saved budget is not valid.
             StorageError: it cannot be read.
         """
+        from edgeshard.budget import usage
+
         self.ensure_exists()
         return self._budget or usage.load_budget(self.root)
 
     def _save_budget(self) -> None:
+        from edgeshard.budget import usage
+
         if self._budget is not None:
             usage.save_budget(self.root, self._budget)
 
     def _ensure_budget(self) -> Budget | None:
         """Return the store's budget, after saving the one that this object was given; None if it has none."""
+        from edgeshard.budget import usage
+
         self._save_budget()
         return self._budget or usage.load_budget(self.root)
 
@@ -403,7 +412,7 @@ class Store:
         lock_wait: float = 0.0,
         should_stop: Callable[[], bool] = _never,
         progress: Progress | None = None,
-    ) -> MergeReport:
+    ) -> reports.MergeReport:
         """Copy the rows of all shards into the master, exactly once, and truncate the shards.
 
         A shard that no agent has open is then removed; the agent gets a new one when it comes back. Afterwards the
@@ -427,6 +436,8 @@ class Store:
             DiskBudgetError: the disk budget has no space for pending rows; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
+        from edgeshard.merge import once
+
         self.ensure_exists()
         named = _checked_paths(sources, "merge", "merge", "a source")
         if dry_run:
@@ -437,7 +448,7 @@ class Store:
             named,
             keep_empty=keep_empty,
             lock_wait_s=lock_wait,
-            prune=self._retention,
+            prune=self._retention(),
             should_stop=should_stop,
             progress=progress,
         )
@@ -449,13 +460,15 @@ class Store:
         dry_run: bool = False,
         keep_empty: bool = False,
         lock_wait: float = 0.0,
-    ) -> MergeReport:
+    ) -> reports.MergeReport:
         """Merge in a thread, so that an asyncio loop goes on meanwhile; see `merge`.
 
         If it is cancelled, the merge ends after the current shard, and keeps what it committed; then the cancellation
         is seen. The rows that it did not reach are merged by the next one.
         """
         import asyncio  # whoever awaits this has imported it, and nobody else should wait for that
+
+        from edgeshard.shard.async_write import await_end
 
         stopping = threading.Event()
         merge = partial(
@@ -485,6 +498,8 @@ class Store:
             ConfigurationError: there is no such store.
             StorageError: the master or the folder cannot be read or written.
         """
+        from edgeshard.merge import once
+
         self.ensure_exists()
         once.merge(self.root, alongside_watcher=True, lock_wait_s=-1)
 
@@ -496,7 +511,7 @@ class Store:
         observer: str = "auto",
         keep_empty: bool = False,
         listener: MergeListener | None = None,
-    ) -> Watcher:
+    ) -> handles.Watcher:
         """Return a watcher, which merges new rows until `stop` is called. Call its `open`, then its `run`.
 
         `watching` runs one in a thread; the command line runs one in the foreground.
@@ -552,6 +567,9 @@ class Store:
                 logged and tried again.
             BaseException: an unexpected error that ended the thread.
         """
+        from edgeshard.merge import once
+        from edgeshard.merge.watcher import in_thread
+
         watcher = self._watcher(interval, rescan, observer, keep_empty=keep_empty)  # settings first: it makes nothing
         if not self.exists():
             self.init()
@@ -565,7 +583,7 @@ class Store:
         finally:
             if os.getpid() == pid:
                 once.merge(
-                    self.root, keep_empty=keep_empty, alongside_watcher=True, lock_wait_s=-1, prune=self._retention
+                    self.root, keep_empty=keep_empty, alongside_watcher=True, lock_wait_s=-1, prune=self._retention()
                 )
 
     def _watcher(
@@ -576,7 +594,9 @@ class Store:
         *,
         keep_empty: bool,
         listener: MergeListener | None = None,
-    ) -> Watcher:
+    ) -> handles.Watcher:
+        from edgeshard.merge.watcher import Watcher
+
         return Watcher(
             self.root,
             interval_s=self._profile.interval_s if interval is None else interval,
@@ -584,9 +604,15 @@ class Store:
             observer=observer,
             keep_empty=keep_empty,
             listener=listener,
-            prune=self._retention,
+            prune=self._retention(),
             profile=self._profile,
         )
+
+    def _retention(self) -> Retention:
+        """Return the rules by which this object prunes after its merges."""
+        from edgeshard.retention import store_rules
+
+        return self._rules or store_rules.NONE
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -620,6 +646,8 @@ class Store:
             ConfigurationError: a reference is not valid.
             StorageError: the master, or a reference, cannot be read.
         """
+        from edgeshard.inspect import query
+
         self.ensure_exists()
         if fresh:
             self.merge_now()
@@ -642,13 +670,15 @@ class Store:
 
         return await asyncio.to_thread(self.query, sql, params, fresh=fresh, reference=reference, json=json)
 
-    def describe_query(self, sql: str) -> Statement:
+    def describe_query(self, sql: str) -> handles.Statement:
         """Return the columns and parameters of one SQL statement on the master, without running it.
 
         Raises:
             QueryError: it is mistaken, or not exactly one statement.
             StorageError: the master cannot be read.
         """
+        from edgeshard.inspect import query
+
         self.ensure_exists()
         return query.describe(self.master_path, sql)
 
@@ -667,6 +697,8 @@ class Store:
             UnreadableRowError: a text that should be JSON is not.
             StorageError: the master cannot be read.
         """
+        from edgeshard.inspect import query
+
         self.ensure_exists()
         return query.rows(self.master_path, sql, params, json)
 
@@ -684,6 +716,8 @@ class Store:
             QueryError: the SQL or the parameters are mistaken.
             StorageError: the master cannot be read.
         """
+        from edgeshard.inspect import query
+
         self.ensure_exists()
         return query.table(self.master_path, sql, params, colour=colour, width=width, unicode=unicode)
 
@@ -710,6 +744,8 @@ class Store:
             SchemaConflictError: a column has another type.
             StorageError: the master cannot be read.
         """
+        from edgeshard.inspect import query
+
         self.ensure_exists()
         if fresh:
             self.merge_now()
@@ -722,7 +758,7 @@ class Store:
         Raises:
             StorageError: the master cannot be read.
         """
-        from edgeshard.inspect import shell  # with apsw's shell it takes 100 ms
+        from edgeshard.inspect import shell
 
         self.ensure_exists()
         with shell.shell(self.master_path, paths.shards(self.root)) as opened:
@@ -730,7 +766,7 @@ class Store:
 
     # -- inspecting ---------------------------------------------------------------------------------------------------
 
-    def status(self) -> StatusReport:
+    def status(self) -> reports.StatusReport:
         """Report on the master and on each shard: who writes, what is pending, and what is wrong.
 
         Nothing is created or changed, and neither writers nor a merger wait. A shard that cannot be read is not an
@@ -740,10 +776,12 @@ class Store:
             DamagedError: the master is damaged.
             StorageError: the master or the folder cannot be read.
         """
+        from edgeshard.inspect import status
+
         self.ensure_exists()
         return status.status(self.root)
 
-    def activity(self) -> Activity:
+    def activity(self) -> reports.Activity:
         """Report what happened lately: rows that arrived by agent and time, and bytes written per day.
 
         Only what the store records anyway is read, and no row: this takes about a second per million blocks
@@ -753,12 +791,12 @@ class Store:
             DamagedError: the master is damaged.
             StorageError: the master or the folder cannot be read.
         """
-        from edgeshard.inspect import activity  # needed rarely
+        from edgeshard.inspect import activity
 
         self.ensure_exists()
         return activity.activity(self.root)
 
-    def tables(self, *, internal: bool = False) -> TablesReport:
+    def tables(self, *, internal: bool = False) -> reports.TablesReport:
         """Report on each record table of the master: rows, agents, arrivals, size, columns with their types, and SQL.
 
         Each table is read once as a whole, to count its rows.
@@ -770,12 +808,12 @@ class Store:
             ConfigurationError: there is no master yet.
             StorageError: it cannot be read.
         """
-        from edgeshard.inspect import tables  # needed rarely
+        from edgeshard.inspect import tables
 
         self._ensure_master_exists("list tables of")
         return tables.load(self.master_path, internal=internal)
 
-    def verify(self, *, deep: bool = False) -> VerifyReport:
+    def verify(self, *, deep: bool = False) -> reports.VerifyReport:
         """Check the master: SQLite's integrity, every row against its address, and which rows are missing and why.
 
         Args:
@@ -785,12 +823,14 @@ class Store:
             DamagedError: the master is too damaged to be read.
             StorageError: it cannot be read for another reason.
         """
+        from edgeshard.inspect import verify
+
         self._ensure_master_exists("verify")
         return verify.verify(self.master_path, deep=deep)
 
     def verify_against(
         self, dsn: str, *, deep: bool = False, should_stop: Callable[[], bool] = _never
-    ) -> CompareReport:
+    ) -> reports.CompareReport:
         """Compare the rows of a PostgreSQL database with the master's, and name what differs by address.
 
         Rows that somebody deleted or changed there differ. Rows that the master pruned or erased, and rows that were
@@ -806,7 +846,8 @@ class Store:
             PostgresError: PostgreSQL cannot be reached, or refuses.
             StorageError: the master cannot be read.
         """
-        from edgeshard.postgres.compare import compare  # 20 ms, which only those who push should pay
+        from edgeshard.postgres.compare import compare
+        from edgeshard.retention import by_hand
 
         self._ensure_master_exists("compare")
         by_hand.settle_file(self.master_path)
@@ -821,7 +862,7 @@ class Store:
         seqs: str | tuple[int, int] | None = None,
         dry_run: bool = False,
         lock_wait: float = BUSY_TIMEOUT_S,
-    ) -> AcceptLossReport:
+    ) -> reports.AcceptLossReport:
         """Accept that rows are lost: those that are missing for good, and those that somebody deleted by hand.
 
         They are recorded as written off, with the reason. From then on, merges, `status` and `verify` no longer report
@@ -843,7 +884,7 @@ class Store:
             MergeInProgressError: a merger was at work for all that time.
             StorageError: the master cannot be read or written.
         """
-        from edgeshard.merge import accept_loss  # needed rarely
+        from edgeshard.merge import accept_loss
 
         self._ensure_master_exists("accept loss in")
         return accept_loss.accept_loss(self.root, why, agent, stream, seqs, dry_run=dry_run, lock_wait_s=lock_wait)
@@ -856,7 +897,7 @@ class Store:
         *,
         dry_run: bool = False,
         lock_wait: float = BUSY_TIMEOUT_S,
-    ) -> EraseReport:
+    ) -> reports.EraseReport:
         """Erase the rows of a table that meet a condition, for good: in the master, and rows that are pending.
 
         What is pending is merged first, whatever it is. Then the rows are deleted from the master, and their addresses
@@ -877,7 +918,7 @@ class Store:
             MergeInProgressError: a merger was at work for all that time.
             StorageError: the master cannot be read or written. An erasure that began is completed by the next merge.
         """
-        from edgeshard.merge import erase  # needed rarely
+        from edgeshard.merge import erase
 
         self.ensure_exists()
         if not self.has_master() and (dry_run or not self.has_shards()):
@@ -887,7 +928,7 @@ class Store:
             return erase.preview(self.root, name, where, params)
         return erase.erase_rows(self.root, name, where, params, lock_wait_s=lock_wait)
 
-    def salvage(self, path: str | os.PathLike[str]) -> SalvageReport:
+    def salvage(self, path: str | os.PathLike[str]) -> reports.SalvageReport:
         """Bring what can still be read of a damaged shard into the master, each row once.
 
         The shard stays as it is, and every merge reports it until you move it away. Rows that are known to have
@@ -902,7 +943,7 @@ class Store:
             StorageBusyError: its agent has it open.
             StorageError: it cannot be read, or what was read cannot be merged.
         """
-        from edgeshard.inspect import salvage  # 10 ms, which only a damaged shard costs
+        from edgeshard.inspect import salvage
 
         self.ensure_exists()
         return salvage.salvage(self.root, paths.checked(path, "salvage", "path"))
@@ -926,7 +967,7 @@ class Store:
         lock_wait: float = BUSY_TIMEOUT_S,
         should_stop: Callable[[], bool] = _never,
         progress: Progress | None = None,
-    ) -> PruneReport:
+    ) -> reports.PruneReport:
         """Delete old rows from the master, for good: no copy of a shard or of a master brings them back.
 
         Afterwards each rule holds, as far as rows may be deleted. The rows of one transaction are deleted together, or
@@ -968,7 +1009,8 @@ class Store:
             TableError: the class cannot be a table.
             StorageError: the master cannot be read or written. What was pruned by then stays pruned.
         """
-        from edgeshard.retention import prune  # slow to import
+        from edgeshard.merge import locks
+        from edgeshard.retention import prune, rules
 
         try:
             name = _table_name(table)
@@ -990,7 +1032,7 @@ class Store:
             raise ConfigurationError("prune", self.master_path, f"no rule was given; set {wanted_rules}")
         self.ensure_exists()
         if not self.has_master():  # nothing was merged yet
-            return PruneReport(dry_run=dry_run)
+            return reports.PruneReport(dry_run=dry_run)
         return prune.prune(
             self.master_path,
             wanted,
@@ -1004,7 +1046,7 @@ class Store:
 
     # -- the clock ----------------------------------------------------------------------------------------------------
 
-    def clock(self) -> ClockReport:
+    def clock(self) -> reports.ClockReport:
         """Report what the clock of this machine shows, and whether something of it awaits confirmation.
 
         Rows are deleted by age only by a time that no single reading of the clock can change: if the clock goes ahead,
@@ -1020,7 +1062,7 @@ class Store:
             return clock_status.without_master()
         return clock_status.report(self.master_path)
 
-    def confirm_clock(self, *, dry_run: bool = False, lock_wait: float = BUSY_TIMEOUT_S) -> ClockReport:
+    def confirm_clock(self, *, dry_run: bool = False, lock_wait: float = BUSY_TIMEOUT_S) -> reports.ClockReport:
         """Confirm that this machine's clock is right now, and that the time by which it went ahead has really passed.
 
         Rows that arrived before it went ahead become older by that, so that rules by age may delete them. If the clock
@@ -1035,6 +1077,7 @@ class Store:
             MergeInProgressError: a merger worked on the store all that time.
             StorageError: the master cannot be read or written.
         """
+        from edgeshard.merge import locks
         from edgeshard.retention import clock_status
 
         self._ensure_master_exists("confirm clock of")
@@ -1077,6 +1120,8 @@ class Store:
             DamagedError: the master is damaged, or the copy is. Nothing was created or replaced.
             StorageError: the master cannot be read, or the copy cannot be written.
         """
+        from edgeshard.exchange import snapshot
+
         target = paths.checked(target, "snapshot", "target")
         self._ensure_master_exists("snapshot")
         snapshot.snapshot(self.master_path, target, force=force, check=check, progress=progress)
@@ -1087,7 +1132,7 @@ class Store:
         *,
         dry_run: bool = False,
         progress: Progress | None = None,
-    ) -> RestoreReport:
+    ) -> reports.RestoreReport:
         """Put a snapshot in the place of the master, and keep the old master in the folder, under another name.
 
         Nothing else may have the master open meanwhile. A kill or a power cut leaves the old or the new master, whole.
@@ -1108,6 +1153,8 @@ class Store:
             DamagedError, FormatError: the snapshot is damaged, or is not one.
             StorageError: a file cannot be read or written. The old master is in its place.
         """
+        from edgeshard.exchange import restore
+
         self.ensure_exists()
         return restore.restore(
             self.root, paths.checked(snapshot, "restore", "snapshot"), dry_run=dry_run, progress=progress
@@ -1123,7 +1170,7 @@ class Store:
         dry_run: bool = False,
         should_stop: Callable[[], bool] = _never,
         progress: Progress | None = None,
-    ) -> PushReport:
+    ) -> reports.PushReport:
         """Push the rows that a PostgreSQL database lacks from the master into it, exactly once. Merge first.
 
         Neither writers nor mergers wait for it. Several devices may push into one database, and one stream may arrive
@@ -1145,7 +1192,7 @@ class Store:
             PostgresError: PostgreSQL cannot be reached, or refuses; what was committed stays.
             StorageError: the master cannot be read.
         """
-        from edgeshard.postgres.once import preview, push_once  # 20 ms, which only those who push should pay
+        from edgeshard.postgres.once import preview, push_once
 
         self.ensure_exists()
         if dry_run:
@@ -1169,7 +1216,7 @@ class Store:
         inserts: bool = False,
         distribute: bool = False,
         listener: PushListener | None = None,
-    ) -> PushWatcher:
+    ) -> handles.PushWatcher:
         """Return a service that pushes what merges bring until `stop` is called. Call its `run`.
 
         Args:
@@ -1183,7 +1230,7 @@ class Store:
         Raises:
             ConfigurationError: an argument is not valid, or psycopg is not installed.
         """
-        from edgeshard.postgres.watcher import PushWatcher  # 20 ms, which only those who push should pay
+        from edgeshard.postgres.watcher import PushWatcher
 
         self.ensure_exists()
         return PushWatcher(
@@ -1197,7 +1244,7 @@ class Store:
         )
 
     @staticmethod
-    def pushed_ranges(dsn: str) -> Inventory:
+    def pushed_ranges(dsn: str) -> handles.Inventory:
         """Return the inventory of a PostgreSQL database: which rows of all pushes it holds.
 
         Args:
@@ -1207,11 +1254,11 @@ class Store:
             ConfigurationError: the DSN is not valid, psycopg is not installed, or there was no push to it yet.
             PostgresError: PostgreSQL cannot be reached, or refuses.
         """
-        from edgeshard.postgres.inventory import ranges  # 20 ms, which only those who push should pay
+        from edgeshard.postgres.inventory import ranges
 
         return ranges(dsn)
 
-    def ranges(self) -> Inventory:
+    def ranges(self) -> handles.Inventory:
         """Return the master's inventory: what it holds, and has ever held, durably.
 
         `Inventory.to_json` turns it into a small document for other stores. An export to this store leaves the listed
@@ -1221,6 +1268,12 @@ class Store:
         Raises:
             StorageError: the master cannot be read.
         """
+        from edgeshard import sqlite
+        from edgeshard.exchange import receipts
+        from edgeshard.files import folders
+        from edgeshard.master import database
+        from edgeshard.retention import by_hand
+
         self._ensure_master_exists("read ranges of")
         by_hand.settle_file(self.master_path)  # others may delete what it says that this master holds
         connection = database.open_master(self.master_path, writable=False)
@@ -1235,8 +1288,8 @@ class Store:
             connection.close()
 
     def receipt(
-        self, said: str | os.PathLike[str] | BinaryIO | Inventory, *, force: bool = False, trust: bool = False
-    ) -> ReceiptReport:
+        self, said: str | os.PathLike[str] | BinaryIO | handles.Inventory, *, force: bool = False, trust: bool = False
+    ) -> reports.ReceiptReport:
         """Record in the master what another database holds durably, as its `ranges` said.
 
         From then on an `export` for that database leaves these rows out, `verify` says which of the rows that are
@@ -1261,6 +1314,10 @@ class Store:
             FormatError, DamagedError: it has a later format, is incomplete, or was changed.
             StorageError: it cannot be read, or the master cannot be written.
         """
+        from edgeshard.exchange import receipts
+        from edgeshard.master import database
+        from edgeshard.merge import init_store
+
         self.ensure_exists()
         stated = _inventory(said)
         init_store.make_master(self.root, BUSY_TIMEOUT_S)
@@ -1271,7 +1328,7 @@ class Store:
         finally:
             connection.close()
 
-    def forget_peer(self, database: str, *, dry_run: bool = False) -> ForgetPeerReport:
+    def forget_peer(self, database: str, *, dry_run: bool = False) -> reports.ForgetPeerReport:
         """Forget a hub or a server that gave a receipt and will never return.
 
         Tombstones no longer wait until it knows of them, and no rule with ``only_pushed`` or ``only_receipted`` deletes
@@ -1287,7 +1344,7 @@ class Store:
             StorageBusyError: another process records a receipt of it.
             StorageError: the master cannot be read or written.
         """
-        from edgeshard.exchange import forget_peer  # needed rarely
+        from edgeshard.exchange import forget_peer
 
         self._ensure_master_exists("forget peer of")
         return forget_peer.forget_peer(self.master_path, database, dry_run=dry_run)
@@ -1297,10 +1354,10 @@ class Store:
         target: str | os.PathLike[str],
         *,
         since_hub: str | None = None,
-        ranges: str | os.PathLike[str] | BinaryIO | Inventory | None = None,
+        ranges: str | os.PathLike[str] | BinaryIO | handles.Inventory | None = None,
         force: bool = False,
         progress: Progress | None = None,
-    ) -> ExportReport:
+    ) -> reports.ExportReport:
         """Write the rows that another database lacks into one file, a bundle, to take there and merge.
 
         The bundle needs no other file, has a checksum, and appears under its name complete, or not at all. Like a
@@ -1321,7 +1378,7 @@ class Store:
             StorageBusyError: another process is writing the same file.
             StorageError: the master cannot be read, or the bundle cannot be written.
         """
-        from edgeshard.exchange import bundle  # slow to import
+        from edgeshard.exchange import bundle
 
         target = paths.checked(target, "export", "target")
         self._ensure_master_exists("export")
@@ -1329,8 +1386,11 @@ class Store:
         return bundle.export(self.master_path, target, unwanted, force=force, progress=progress)
 
     def _held_by_receiver(
-        self, hub: str | None, ranges: str | os.PathLike[str] | BinaryIO | Inventory | None
+        self, hub: str | None, ranges: str | os.PathLike[str] | BinaryIO | handles.Inventory | None
     ) -> Mapping[bytes, Sequence[Range]]:
+        from edgeshard import sqlite
+        from edgeshard.master import database, receipts
+
         if hub is not None and ranges is not None:
             raise ConfigurationError("export", self.master_path, "since_hub and ranges exclude each other; give one")
         if ranges is not None:
@@ -1340,14 +1400,25 @@ class Store:
         connection = database.open_master(self.master_path, writable=False)
         try:
             with database.translate_errors("read receipts of", self.master_path), sqlite.read_snapshot(connection):
-                peer = master_receipts.find(connection, hub, str(self.master_path))
-                return master_receipts.ever_held_by(connection, peer.database_id)
+                peer = receipts.find(connection, hub, str(self.master_path))
+                return receipts.ever_held_by(connection, peer.database_id)
         finally:
             connection.close()
 
 
-def _inventory(said: str | os.PathLike[str] | BinaryIO | Inventory) -> Inventory:
-    if isinstance(said, Inventory):
+def _rules_of(prune: PruneRule | Sequence[PruneRule] | None, root: Path) -> Retention | None:
+    if prune is None:
+        return None
+    from edgeshard.retention import store_rules
+
+    return store_rules.parse_store_rules(prune, root)
+
+
+def _inventory(said: str | os.PathLike[str] | BinaryIO | handles.Inventory) -> handles.Inventory:
+    from edgeshard import sqlite
+    from edgeshard.exchange import inventory
+
+    if isinstance(said, inventory.Inventory):
         return said
     if isinstance(said, (str, os.PathLike)):
         return inventory.load(said)
@@ -1374,6 +1445,8 @@ def _checked_paths(given: Any, action: str, called: str, name: str) -> list[str]
 
 
 def _table_name(table: str | type | None) -> str | None:
+    from edgeshard.records import declare
+
     if table is None or isinstance(table, str):
         return table
     if isinstance(table, type) or hasattr(table, "__origin__"):
@@ -1385,7 +1458,7 @@ def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> 
     try:
         if max_bytes is None and on_full is not None:
             raise ValueError("on_full requires max_bytes")
-        return None if max_bytes is None else policy.parse_budget(rules.size_bytes(max_bytes), on_full or "error")
+        return None if max_bytes is None else policy.parse_budget(size_bytes(max_bytes), on_full or "error")
     except (ValueError, TypeError, OverflowError) as error:
         cause = f"max_bytes={max_bytes!r}, on_full={on_full!r}: {error}"
         raise ConfigurationError("open store", root, cause) from error

@@ -85,8 +85,8 @@ def _verbs() -> list[_Verb]:
 
     words = {"help": (*help.topics(), *verbs.VERBS), "completion": tuple(_SCRIPTS)}
     return [
-        _Verb(name, verb.SUMMARY, tuple(_options(verbs.parser_of(name))), words.get(name, ()))
-        for name, verb in verbs.VERBS.items()
+        _Verb(name, verbs.module_of(name).SUMMARY, tuple(_options(verbs.parser_of(name))), words.get(name, ()))
+        for name in verbs.VERBS
     ]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeshard.cli import exits, output, signals
-from edgeshard.reports import MergeReport, PruneReport, PushReport
 
-_Report = TypeVar("_Report", MergeReport, PruneReport, PushReport)
+if TYPE_CHECKING:
+    from edgeshard.reports import MergeReport, PruneReport, PushReport
+
+_Report = TypeVar("_Report", "MergeReport", "PruneReport", "PushReport")
 
 
 def run(

@@ -9,11 +9,13 @@ import re
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from edgeshard import store
 from edgeshard.errors import printable
-from edgeshard.reports import Level, Report
-from edgeshard.store import draw_rows, wrap_text
+
+if TYPE_CHECKING:
+    from edgeshard.reports import Level, Report
 
 #: Wide enough for any line. A program that reads a pipe wraps lines itself, or does not want them wrapped.
 _UNLIMITED = 1 << 20
@@ -89,7 +91,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str | int]], max_width: 
     """Draw rows as a table for stdout, as wide as that is, or of at most `max_width` characters."""
     out = sys.stdout
     limit = width(out) if max_width is None else max_width
-    return draw_rows(names, rows, colour=is_coloured(out), width=limit, unicode=has_box_characters(out))
+    return store.draw_rows(names, rows, colour=is_coloured(out), width=limit, unicode=has_box_characters(out))
 
 
 def room_for_names(widths: Collection[int], max_width: int) -> int:
@@ -118,7 +120,7 @@ def paragraph(line: str, max_width: int, indent: str = "", first: str | None = N
         indent: what each line begins with.
         first: what the first line begins with instead, if it differs.
     """
-    lines = wrap_text(text(line), max_width - len(indent)) or [""]
+    lines = store.wrap_text(text(line), max_width - len(indent)) or [""]
     return [(indent if number or first is None else first) + each for number, each in enumerate(lines)]
 
 

@@ -17,7 +17,7 @@ from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import EdgeshardError, printable
 from edgeshard.log_fields import fields
 from edgeshard.reports import MergeReport, PushReport
-from edgeshard.store import OBSERVERS, PROFILES, PUSH_INTERVAL_S, VERSION, MergeListener, PushListener, Store
+from edgeshard.store import OBSERVERS, PROFILES, PUSH_INTERVAL_S, VERSION, MergeListener, PushListener, Store, load_all
 
 #: How often a service logs what it has done, in seconds.
 SUMMARY_EVERY_S: Final = 600.0
@@ -96,6 +96,7 @@ def _run(
         stop()
         systemd.notify(STOPPING=1)
 
+    load_all()
     with signals.stop_on_signals(on_stop, on_hangup):
         run()
     if not options.quiet and not options.json:

@@ -6,85 +6,37 @@ does the work and returns the exit code.
 
 from __future__ import annotations
 
+import keyword
+from importlib import import_module
 from types import ModuleType
 from typing import Final
 
-from edgeshard.cli import (
-    accept_loss,
-    arguments,
-    clock,
-    completion,
-    erase,
-    export,
-    forget_peer,
-    help,
-    import_,
-    init,
-    merge,
-    output,
-    prune,
-    push,
-    query,
-    ranges,
-    receipt,
-    restore,
-    salvage,
-    shell,
-    snapshot,
-    status,
-    tables,
-    verify,
-    write,
-)
+from edgeshard.cli import arguments, output
 
-#: In the order of the help. To add a verb, add a module next to these, and a line here.
-GROUPS: Final[dict[str, dict[str, ModuleType]]] = {
-    "write": {
-        "init": init,
-        "write": write,
-        "import": import_,
-    },
-    "merge": {
-        "merge": merge,
-    },
-    "look": {
-        "status": status,
-        "tables": tables,
-        "verify": verify,
-        "query": query,
-        "shell": shell,
-    },
-    "keep": {
-        "snapshot": snapshot,
-        "prune": prune,
-        "clock": clock,
-        "erase": erase,
-    },
-    "carry": {
-        "export": export,
-        "ranges": ranges,
-        "receipt": receipt,
-        "forget-peer": forget_peer,
-        "push": push,
-    },
-    "rescue": {
-        "restore": restore,
-        "salvage": salvage,
-        "accept-loss": accept_loss,
-    },
-    "more": {
-        "help": help,
-        "completion": completion,
-    },
+#: In the order of the help. To add a verb, add a module next to these, and its name here.
+GROUPS: Final = {
+    "write": ("init", "write", "import"),
+    "merge": ("merge",),
+    "look": ("status", "tables", "verify", "query", "shell"),
+    "keep": ("snapshot", "prune", "clock", "erase"),
+    "carry": ("export", "ranges", "receipt", "forget-peer", "push"),
+    "rescue": ("restore", "salvage", "accept-loss"),
+    "more": ("help", "completion"),
 }
 
-VERBS: Final = {name: verb for group in GROUPS.values() for name, verb in group.items()}
+VERBS: Final = tuple(verb for group in GROUPS.values() for verb in group)
+
+
+def module_of(name: str) -> ModuleType:
+    """Return the module of a verb, which is loaded now: a merge from cron needs no other."""
+    module = name.replace("-", "_")
+    return import_module(f"{__package__}.{f'{module}_' if keyword.iskeyword(module) else module}")
 
 
 def parser_of(name: str, prog: str = "") -> arguments.Parser:
     """Return the parser of a verb; `prog` is how its help and its errors call it."""
     made = arguments.Parser(prog=prog or f"edgeshard {name}")
-    VERBS[name].configure(made)
+    module_of(name).configure(made)
     made.set_defaults(verb=name)
     return made
 
@@ -94,5 +46,5 @@ def overview() -> str:
     width = max(map(len, VERBS))
     lines = []
     for group, verbs in GROUPS.items():
-        lines += [f"{group}:", *output.definitions({name: verb.SUMMARY for name, verb in verbs.items()}, width)]
+        lines += [f"{group}:", *output.definitions({name: module_of(name).SUMMARY for name in verbs}, width)]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from edgeshard.reports import BAD_LINES_MAX, BadLine
 from edgeshard.store import DURABILITIES, LINES_BATCH, LOCK_WAIT_S, Store, explain_os_error
 
 if TYPE_CHECKING:
-    from edgeshard.store import LineWriter
+    from edgeshard.handles import LineWriter
 
 SUMMARY = "Write rows into an agent's shard: one, or those of an NDJSON or CSV file, or of a pipe."
 

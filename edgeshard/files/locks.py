@@ -8,11 +8,13 @@ import os
 import threading
 import time
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from edgeshard.files import modes
 from edgeshard.files.os_errors import explain_lock_error, explain_os_error
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 #: Another user of the store's group may have just made the file, and be about to let the group use it.
 _ATTEMPTS, _ATTEMPT_INTERVAL_S = 3, 0.005
@@ -24,6 +26,8 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
     Raises:
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
+    from filelock import FileLock, Timeout  # 17 ms, which a reader need not wait for; writers and mergers load it
+
     for attempt in range(_ATTEMPTS):
         try:
             with contextlib.suppress(FileExistsError):

@@ -21,7 +21,6 @@ SQLite while SQLite has it open, the process loses its POSIX locks on the file
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -183,6 +182,8 @@ def shard_stem(agent: str) -> str:
     if _PLAIN.fullmatch(agent) and not _DEVICES.fullmatch(agent):
         return agent
     try:
+        import hashlib  # it loads OpenSSL, which most names of agents do not need
+
         digest = hashlib.sha256(agent.encode()).hexdigest()[:32]
     except UnicodeEncodeError as error:
         raise ConfigurationError("open shard", "", f"the agent's name {agent!r} is not valid Unicode text") from error

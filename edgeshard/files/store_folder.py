@@ -7,7 +7,6 @@ must not become a store of its own, in which all seems well. Nothing here create
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import itertools
 import os
@@ -250,6 +249,8 @@ def _meant(root: Path, near: Path, names: Iterable[str]) -> Iterator[Path]:
         near: the part of it to compare with the names that are there.
         names: what is in the folder.
     """
+    import difflib  # for errors only
+
     others = {name.lower(): name for name in _names(near.parent) if name != near.name}
     close = [others[name] for name in difflib.get_close_matches(near.name.lower(), others, n=5)]
     candidates = (

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from edgeshard import sqlite
 from edgeshard.master import catalog, database, reading
-from edgeshard.master.reading import OnError
+from edgeshard.options import DecodeJson, OnError, Params, References
 from edgeshard.records import queries
-from edgeshard.records.queries import Call, DecodeJson, Params
+from edgeshard.records.queries import Call
 from edgeshard.records.rows import Rows
-from edgeshard.shard.lookup import References, attached_references
+from edgeshard.shard.lookup import attached_references
 from edgeshard.sqlite import Bindings, Connection, Statement
 from edgeshard.sqlite.statements import check_one, read_one
 

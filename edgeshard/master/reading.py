@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -17,15 +17,11 @@ from edgeshard.display import short_repr
 from edgeshard.errors import ConfigurationError, UnreadableRowError
 from edgeshard.log_fields import fields
 from edgeshard.master import projection, streams
+from edgeshard.options import ON_ERROR, OnError
 from edgeshard.records import codecs, columns, declare, queries
 from edgeshard.sqlite import Connection, quote
 
 _R = TypeVar("_R")
-
-#: What `read` does with a row that the class cannot have.
-OnError = Literal["raise", "skip"]
-
-ON_ERROR: Final = get_args(OnError)
 
 logger = logging.getLogger("edgeshard.read")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from edgeshard.cli import main_of_merge as main
+from edgeshard.cli import main_of_merge, process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.run(main_of_merge)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import folders
@@ -15,10 +14,6 @@ from edgeshard.files.fs_events import Watch
 from edgeshard.log_fields import fields
 
 logger = logging.getLogger("edgeshard.merge")
-
-#: How the watcher learns that there may be new rows: "native" relies on the file system's events, "polling" scans once
-#: in each interval, and "auto" relies on events for as long as these are seen to arrive.
-OBSERVERS: Final = ("auto", "native", "polling")
 
 #: How many rescans in a row may find rows without an event, before events are no longer relied on.
 _MISSED_MAX = 2

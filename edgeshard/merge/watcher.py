@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 from filelock import FileLock
@@ -34,51 +34,20 @@ from edgeshard.files import fingerprint, folders, lock_holder, lock_pulse, paths
 from edgeshard.files import locks as file_locks
 from edgeshard.log_fields import fields
 from edgeshard.merge import locks
-from edgeshard.merge.folder_watch import OBSERVERS, FolderWatch
+from edgeshard.merge.folder_watch import FolderWatch
+from edgeshard.merge.listener import Listener
 from edgeshard.merge.merger import Merger
-from edgeshard.reports import MergeReport
+from edgeshard.options import MAX_INTERVAL_S, OBSERVERS
 from edgeshard.retention import store_rules
+from edgeshard.retention.scheduler import PruneScheduler
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
 
-if TYPE_CHECKING:
-    from edgeshard.retention.scheduler import PruneScheduler
-
-__all__ = ["MAX_INTERVAL_S", "OBSERVERS", "Listener", "Watcher", "in_thread"]
-
 logger = logging.getLogger("edgeshard.merge")
-
-#: The longest interval, in seconds: about ten years, and well within what waiting for a lock can count.
-MAX_INTERVAL_S: Final = 3e8
 
 #: How often a watcher that stands by asks whether it is its turn, at least, in seconds. That takes 50 µs.
 _LONGEST_STANDBY_S: Final = 5.0
-
-
-class Listener:
-    """Receives the events of a watcher. Override what you need; these methods do nothing.
-
-    Attributes:
-        beat_s: how often to call `beat`, in seconds.
-    """
-
-    beat_s: float = 3600.0
-
-    def beat(self) -> None:
-        """Called now and then while the watcher works or sleeps."""
-
-    def opened(self) -> None:
-        """Called when the store is watched, before the first pass, which may take long."""
-
-    def merged(self, report: MergeReport) -> None:
-        """Called after each pass."""
-
-    def failed(self, error: EdgeshardError) -> None:
-        """Called after a pass that failed and will be tried again."""
-
-    def recovered(self) -> None:
-        """Called when what had failed works again."""
 
 
 @attrs.frozen
@@ -542,8 +511,6 @@ if hasattr(os, "register_at_fork"):
 def _scheduler(root: Path, prune: Retention, profile: WriteProfile) -> PruneScheduler | None:
     if not prune:
         return None
-    from edgeshard.retention.scheduler import PruneScheduler  # slow to import, and needed only if there are rules
-
     # between two passes, however long one takes; the prune ends if the watcher does
     return PruneScheduler(paths.master(root), prune, partial(locks.merge_lock_held, root, -1), profile.slowness)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgeshard import reports
 from edgeshard.errors import EdgeshardError
-from edgeshard.reports import PushReport
 
 #: Rows of one transaction, by default and at most.
 BATCH: Final = 20_000
@@ -22,7 +22,7 @@ class Listener:
     def opened(self) -> None:
         """Called before the first check."""
 
-    def pushed(self, report: PushReport) -> None:
+    def pushed(self, report: reports.PushReport) -> None:
         """Called after a push that pushed or rejected rows."""
 
     def failed(self, error: EdgeshardError, delay_s: float) -> None:

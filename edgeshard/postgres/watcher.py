@@ -14,7 +14,7 @@ from typing import Final
 
 from edgeshard.errors import ConfigurationError, EdgeshardError, PostgresError, PostgresUnavailableError, StorageError
 from edgeshard.files import scan
-from edgeshard.merge.watcher import MAX_INTERVAL_S
+from edgeshard.options import MAX_INTERVAL_S
 from edgeshard.postgres import plan
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.options import BATCH, INTERVAL_S, Listener

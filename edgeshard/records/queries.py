@@ -16,16 +16,11 @@ import attrs
 from edgeshard import sqlite, units
 from edgeshard.display import join_short, short_repr
 from edgeshard.errors import QueryError, UnreadableRowError
+from edgeshard.options import DecodeJson, Params
 from edgeshard.records import codecs, foreign, json_values, scalars
 from edgeshard.records.rows import Rows, distinct, row_maker
 from edgeshard.sqlite import Bindings, Connection, Misspelled
 from edgeshard.sqlite.statements import Result, StatementError, WritingStatementError, names_of, read_one
-
-#: The values of a statement's parameters: in order, or by name.
-Params = Sequence[Any] | Mapping[str, Any]
-
-#: Which columns to decode as JSON: those that are declared so, or these as well.
-DecodeJson = bool | Collection[str]
 
 #: What SQLite can store. (Buffers count as blobs.)
 _STORABLE: Final = (type(None), int, float, str, bytes, bytearray, memoryview)

@@ -4,6 +4,7 @@ Where to read:
 
 ==================  ==================================================================================================
 rules, store_rules  the rules of one prune; the `prune=` argument of a store
+quantities          ages, row counts and sizes, as people write them
 prune               a whole prune: each rule in order, then the disk, then the report
 row_rules           the rules by age, count and size; id_bounds turns them into ids
 drop_table          the rule that deletes a whole table

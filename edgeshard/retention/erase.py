@@ -30,8 +30,9 @@ from edgeshard.master import (
     superseded,
     written_off,
 )
+from edgeshard.options import Params
 from edgeshard.records import keys, queries
-from edgeshard.records.queries import Call, Params
+from edgeshard.records.queries import Call
 from edgeshard.retention import by_address, erased_file
 from edgeshard.retention.erased_file import ErasedStream
 from edgeshard.sources import diff

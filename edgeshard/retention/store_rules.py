@@ -6,31 +6,17 @@ checked before anything is done.
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import attrs
 
 from edgeshard.errors import ConfigurationError, TableError
+from edgeshard.options import PruneRule
 from edgeshard.records import declare
-from edgeshard.retention import rules
+from edgeshard.retention import quantities, rules
 from edgeshard.retention.rules import Rules
-
-
-class PruneRule(TypedDict, total=False):
-    """One rule of `Store(prune=...)`; `Store.prune` explains each key."""
-
-    older_than: str | float | datetime.timedelta
-    keep_rows: int
-    max_bytes: str | int
-    deletions_older_than: str | float | datetime.timedelta
-    forget_after: str | float | datetime.timedelta
-    only_pushed: bool
-    only_receipted: bool
-    table: str | type
-
 
 _KEYS = tuple(PruneRule.__annotations__)
 
@@ -124,11 +110,11 @@ def _check(key: str, value: Any) -> None:
     if value is None:
         return
     if key in ("older_than", "deletions_older_than", "forget_after"):
-        rules.age_s(value)
+        quantities.age_s(value)
     elif key == "keep_rows":
-        rules.row_count(value)
+        quantities.row_count(value)
     elif key == "max_bytes":
-        rules.size_bytes(value)
+        quantities.size_bytes(value)
     elif key == "table":
         _parse_table(value)
     elif not isinstance(value, bool):

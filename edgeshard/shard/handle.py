@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from edgeshard import format, sqlite
 from edgeshard.errors import (
@@ -30,6 +30,7 @@ from edgeshard.errors import (
     TransactionError,
 )
 from edgeshard.master.write_stats import WriterMeter
+from edgeshard.options import TRANSACTION_WAIT_S, Durability
 from edgeshard.records import codecs, fallbacks
 from edgeshard.records.columns import Table
 from edgeshard.records.fallbacks import Fallbacks
@@ -42,20 +43,12 @@ from edgeshard.sqlite import Connection
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-Durability = Literal["process", "power"]
-
-#: What SQLite calls each durability.
-DURABILITIES: Final = {"process": "NORMAL", "power": "FULL"}
-
 #: How often a writer checks its files, records its write statistics and renews its quota, at least, in seconds.
 UPKEEP_INTERVAL_S: Final = 1.0
 
 #: Stands for the next id while a row is being written: a signal handler that writes meanwhile would take the same one.
 WRITING: Final = 1 << 70
 
-
-#: How long to wait for one transaction of another thread by default, in seconds.
-TRANSACTION_WAIT_S: Final = 30.0
 
 #: How often to look again what the thread does that has the lock, in seconds.
 _LOOK_AGAIN_S: Final = 1.0

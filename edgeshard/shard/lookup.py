@@ -39,9 +39,10 @@ from edgeshard.errors import (
 )
 from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.os_errors import explain_os_error
+from edgeshard.options import Params, References
 from edgeshard.records import queries
 from edgeshard.records.names import is_reserved
-from edgeshard.records.queries import Call, Params
+from edgeshard.records.queries import Call
 from edgeshard.records.rows import Rows
 from edgeshard.sqlite import Connection
 
@@ -79,8 +80,6 @@ _CHANGED: Final = (
 
 #: A file's inode, size in bytes and time of last change in nanoseconds; None if there is no file.
 _FileState = fingerprint.State | None
-
-References = Mapping[str, str | os.PathLike[str]]
 
 
 @attrs.frozen

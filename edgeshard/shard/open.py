@@ -19,19 +19,15 @@ from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
 from edgeshard.files import folders, lock_holder, locks, paths, scan, store_folder
 from edgeshard.master import identity, write_stats
+from edgeshard.options import DURABILITIES, LOCK_WAIT_S, TRANSACTION_WAIT_S, Durability, References
 from edgeshard.records import fallbacks
 from edgeshard.records.fallbacks import Fallbacks
-from edgeshard.shard.handle import DURABILITIES, TRANSACTION_WAIT_S, Durability
 from edgeshard.shard.health import ShardLock
-from edgeshard.shard.lookup import Lookups, References
+from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import WriteProfile
 from edgeshard.sqlite import Connection
-
-#: How long to wait for the shard's lock before reporting that another handle has it, in seconds: a merger that removes
-#: the empty shard of an agent that has ended holds it for some milliseconds.
-LOCK_WAIT_S: Final = 0.5
 
 #: The longest time to wait that can be given, in seconds: about ten years, and well within what a lock can count.
 _WAIT_MAX_S: Final = 3e8

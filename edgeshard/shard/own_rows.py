@@ -15,8 +15,9 @@ from typing import Final
 from edgeshard import format, sqlite
 from edgeshard.master import agent_views, catalog
 from edgeshard.master.reading import Source
+from edgeshard.options import DecodeJson, Params
 from edgeshard.records import declare, queries
-from edgeshard.records.queries import Call, DecodeJson, Params
+from edgeshard.records.queries import Call
 from edgeshard.records.rows import Rows
 from edgeshard.shard import truncations
 from edgeshard.sqlite import Connection, quote

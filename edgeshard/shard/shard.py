@@ -37,13 +37,12 @@ from edgeshard.errors import (
 )
 from edgeshard.files import folders
 from edgeshard.master import identity, reading, streams
-from edgeshard.master.reading import OnError
+from edgeshard.options import DURABILITIES, DecodeJson, OnError, Params
 from edgeshard.records import codecs, columns, declare, hlc
-from edgeshard.records.queries import DecodeJson, Params
 from edgeshard.records.rows import Rows
 from edgeshard.shard import health, inserts, own_rows, schema, store_master
 from edgeshard.shard.async_write import AsyncWrite
-from edgeshard.shard.handle import DURABILITIES, WRITING, Handle
+from edgeshard.shard.handle import WRITING, Handle
 from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.transaction import Transaction, TransactionMethod
 

@@ -3,9 +3,9 @@
 Use the names of this package as `sqlite.connect(...)`. Its modules are an internal division.
 """
 
+from edgeshard.options import BUSY_TIMEOUT_S
 from edgeshard.sqlite.causes import explain, translate_errors
 from edgeshard.sqlite.connection import (
-    BUSY_TIMEOUT_S,
     Connection,
     attach,
     begin_exclusive,

@@ -12,6 +12,7 @@ import apsw
 
 from edgeshard.errors import FormatError, StorageIOError
 from edgeshard.files import fingerprint, os_errors
+from edgeshard.options import BUSY_TIMEOUT_S
 from edgeshard.sqlite import guards, temp_files
 from edgeshard.sqlite.rows import quote
 
@@ -21,9 +22,6 @@ Connection = apsw.Connection
 # can corrupt it, and that is what we do all day. 3.52 was withdrawn.
 if apsw.SQLITE_VERSION_NUMBER < 3051003 or 3052000 <= apsw.SQLITE_VERSION_NUMBER < 3053000:
     raise ImportError(f"edgeshard needs SQLite 3.51.3 or later and not 3.52, apsw brings {apsw.sqlite_lib_version()}")
-
-#: How long a statement waits for another connection's lock, in seconds.
-BUSY_TIMEOUT_S = 60.0
 
 #: What a copy reads is read once, in order. A hundred caches of SQLite's default size would take 200 MB.
 _ATTACHED_CACHE_KIB = 200

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgeshard.retention import rules
+from edgeshard.retention import quantities
 from tests.support.clocks import DAY_S
 
 
@@ -15,23 +15,23 @@ from tests.support.clocks import DAY_S
     [("30d", 30 * DAY_S), (" 12 H ", 43_200), ("90m", 5_400), ("1.5h", 5_400), ("2w", 14 * DAY_S), ("0s", 0), (7, 7)],
 )
 def test_ages(text: str | int, seconds: float) -> None:
-    assert seconds == rules.age_s(text)
+    assert seconds == quantities.age_s(text)
 
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "30 years", "nan", "1e3d", "٣d", float("nan"), -1, "9999999d"])
 def test_what_is_no_age_is_refused(text: Any) -> None:
     with pytest.raises(ValueError, match="age must be"):
-        rules.age_s(text)
+        quantities.age_s(text)
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("500M", 500_000_000), ("2GB", 2 * 10**9), ("1.5 MiB", 3 << 19), (1_000_000, 1_000_000)]
 )
 def test_sizes(text: str | int, size: int) -> None:
-    assert size == rules.size_bytes(text)
+    assert size == quantities.size_bytes(text)
 
 
 @pytest.mark.parametrize("text", ["", "M", "500", "999K", "-2G", "2X", "2iB", 0, -1, "0.9M"])
 def test_what_is_no_size_is_refused(text: Any) -> None:
     with pytest.raises(ValueError, match="size must be"):
-        rules.size_bytes(text)
+        quantities.size_bytes(text)

@@ -11,6 +11,7 @@ import pytest
 from edgeshard import Rows, display, reports
 from edgeshard.records.rows import row_maker
 from edgeshard.reports import Gap, MergeReport, PruneReport, Quarantined, Report
+from tests.support.report_classes import report_classes
 from tests.support.stores import new_store
 
 HOSTILE = "<script>alert('1')</script>\x1b[2J\u202e&amp;\"><img src=x onerror=alert(1)>\r$x$"
@@ -61,11 +62,6 @@ def rows(count: int, *names: str, value: Any = None) -> Rows:
     """Return rows whose values are their numbers, or all the given one."""
     make = row_maker(names)
     return Rows((make([n if value is None else value] * len(names)) for n in range(count)), names)
-
-
-def report_classes(base: type[Report] = Report) -> list[type[Report]]:
-    """Return all classes of reports."""
-    return [each for cls in base.__subclasses__() for each in (cls, *report_classes(cls))]
 
 
 # -- reprs ------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgeshard import errors, reports
 from edgeshard.cli import logs, output
 from edgeshard.errors import printable
+from tests.support.report_classes import report_classes
 
 #: Any characters, with lone surrogates, and more of those that matter.
 TEXTS = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Zl", "Zp"]))
@@ -40,16 +41,7 @@ def test_an_error_is_one_printable_line(action: str, path: str, cause: str) -> N
     assert str(errors.StorageError(action, path, cause)).isprintable()
 
 
-def _report_classes() -> list[type[reports.Report]]:
-    found, todo = [], [reports.Report]
-    while todo:
-        new = todo.pop().__subclasses__()
-        found += new
-        todo += new
-    return sorted(found, key=lambda cls: cls.__name__)
-
-
-@pytest.mark.parametrize("cls", _report_classes(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", report_classes(), ids=lambda cls: cls.__name__)
 def test_every_report_prints_as_the_base_does(cls: type[reports.Report]) -> None:
     assert cls.__str__ is reports.Report.__str__
 

@@ -19,9 +19,9 @@ from edgeshard.master import database
 from edgeshard.merge import apply, chunk, conflicts, merger, once, reap, truncate
 from edgeshard.merge.locks import merge_lock
 from edgeshard.merge.merger import Merger
+from edgeshard.options import Durability
 from edgeshard.retention import rules, shrink, window
 from edgeshard.shard import truncations
-from edgeshard.shard.handle import Durability
 from edgeshard.shard.shard import Shard
 from edgeshard.sqlite import maintenance
 from tests.crash.powercut.contents import Last, ViolationError, addresses_in, numbers_in, pruned_in, record_of

@@ -26,7 +26,7 @@ from typing import Any, cast
 import attrs
 
 import edgeshard
-from edgeshard.shard.handle import Durability
+from edgeshard.options import Durability
 
 NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
 

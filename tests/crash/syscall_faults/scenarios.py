@@ -22,9 +22,9 @@ from edgeshard.files import paths, scan
 from edgeshard.format import blocks
 from edgeshard.master import database
 from edgeshard.merge import merger, truncate
+from edgeshard.options import Durability
 from edgeshard.shard import open as shard_open
 from edgeshard.shard import quota as shard_quota
-from edgeshard.shard.handle import Durability
 from edgeshard.sqlite import connection as sqlite_connection
 
 _T = TypeVar("_T")

@@ -36,8 +36,8 @@ from edgeshard.errors import (
 from edgeshard.files import paths
 from edgeshard.master import write_stats
 from edgeshard.merge import truncate
+from edgeshard.options import PruneRule
 from edgeshard.retention import prune, rules
-from edgeshard.retention.store_rules import PruneRule
 from tests.support.processes import command, sql, unwrapped
 from tests.support.stores import new_store, numbers, shard_path
 

@@ -150,13 +150,12 @@ def test_progress_is_shown_on_a_terminal_where_the_work_is_long(filled: edgeshar
     ours, theirs = pty.openpty()
     slow = (
         "import sys\n"
-        "import edgeshard.merge.__main__ as command\n"
-        "from edgeshard.cli import output\n"
+        "from edgeshard.cli import main_of_merge, output\n"
         "calls = iter(range(0, 10**6, 2))\n"
         "class Clock:\n"
         "    monotonic = staticmethod(lambda: next(calls))\n"
         "output.time = Clock\n"
-        "sys.exit(command.main(sys.argv[1:]))\n"
+        "sys.exit(main_of_merge(sys.argv[1:]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", slow, filled.root], stderr=theirs, stdout=subprocess.PIPE, text=True, check=False

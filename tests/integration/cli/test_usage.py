@@ -328,7 +328,7 @@ def test_the_script_names_each_verb_and_option(shell: str, capsys: pytest.Captur
 
 def test_texts_are_quoted_for_each_shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     text = "it's $HOME, `ls` and a \\ too"
-    monkeypatch.setattr(verbs.VERBS["merge"], "SUMMARY", text)
+    monkeypatch.setattr(verbs.module_of("merge"), "SUMMARY", text)
     _, script, _ = said(["completion", "zsh"], capsys)
     assert shlex.quote(f"merge:{text}") in script
     _, script, _ = said(["completion", "fish"], capsys)
@@ -341,7 +341,7 @@ def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_only_its_own_parser_is_made_for_a_verb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs.VERBS["push"], "configure", lambda _: pytest.fail("it is not needed"))
+    monkeypatch.setattr(verbs.module_of("push"), "configure", lambda _: pytest.fail("it is not needed"))
     assert "merge" == cli.parse(["merge", "data"]).verb
 
 

@@ -104,7 +104,9 @@ _AS_A_STRANGER = """
 import os, sys
 import edgeshard
 from edgeshard import cli
-cli.verbs.parser_of("merge").format_help()  # imports all it needs, while the interpreter's own files can be read
+edgeshard.load_all()  # while the interpreter's own files can be read
+cli.verbs.parser_of("merge").format_help()
+import edgeshard.cli.once
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:

@@ -29,8 +29,9 @@ from edgeshard.files import fingerprint, fs_events, paths, scan
 from edgeshard.files.locks import is_locked, lock
 from edgeshard.master import database, shard_states
 from edgeshard.merge import chunk, folder_watch, locks, truncate
+from edgeshard.merge.listener import Listener
 from edgeshard.merge.merger import Merger
-from edgeshard.merge.watcher import Listener, Watcher, in_thread
+from edgeshard.merge.watcher import Watcher, in_thread
 from edgeshard.reports import MergeReport
 from tests.support.forms import others_slow
 from tests.support.processes import merge_command, python

@@ -17,8 +17,8 @@ from edgeshard.exchange.inventory import Inventory
 from edgeshard.exchange.receipts import record_receipt
 from edgeshard.format.ranges import Range
 from edgeshard.master import database
+from edgeshard.options import PruneRule
 from edgeshard.reports import MergeReport
-from edgeshard.store import PruneRule
 from tests.support.clocks import DAY_S, Machine
 from tests.support.processes import unwrapped
 from tests.support.stores import new_store

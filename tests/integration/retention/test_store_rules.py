@@ -21,7 +21,9 @@ import pytest
 import edgeshard
 from edgeshard.errors import ConfigurationError, DiskFullError
 from edgeshard.merge import watcher
-from edgeshard.merge.watcher import Listener, Watcher
+from edgeshard.merge.listener import Listener
+from edgeshard.merge.watcher import Watcher
+from edgeshard.options import PruneRule
 from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import due, prune, scheduler, store_rules
 from edgeshard.retention.rules import Rules
@@ -227,7 +229,7 @@ def test_a_rule_that_cannot_be_is_refused_by_name_before_anything_is_made(
 
 
 def test_what_is_given_becomes_rules() -> None:
-    given_: list[store_rules.PruneRule] = [
+    given_: list[PruneRule] = [
         {"older_than": "30d", "only_pushed": True},
         {"keep_rows": 5, "max_bytes": "2M", "table": Reading, "only_receipted": True},
     ]

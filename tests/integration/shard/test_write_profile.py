@@ -22,9 +22,10 @@ from edgeshard.files.locks import is_locked
 from edgeshard.master import database, write_stats
 from edgeshard.master.write_stats import LockFileCounter, Meter, WriteCount, WriterMeter
 from edgeshard.merge import locks, truncate, watcher
+from edgeshard.merge.listener import Listener
 from edgeshard.merge.merger import Merger
 from edgeshard.merge.shard_cache import CacheEntry
-from edgeshard.merge.watcher import Listener, Watcher
+from edgeshard.merge.watcher import Watcher
 from edgeshard.reports import MergeReport, WriteStats
 from edgeshard.shard import write_profile
 from tests.support.processes import command, merge_command, python, sql
