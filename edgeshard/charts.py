@@ -114,6 +114,7 @@ def _add(chart: Any, series: Iterable[Series]) -> None:
 def logarithmic_lines(
     title: str,
     x_title: str,
+    y_title: str,
     lines: Mapping[str, Sequence[tuple[float, float]]],
     colours: Mapping[str, str],
     x_to_text: Format,
@@ -124,12 +125,13 @@ def logarithmic_lines(
     Args:
         title: what the plot shows.
         x_title: what the x axis counts.
+        y_title: what is written along the y axis.
         lines: x and y of each point, all above 0, by the name of the line.
         colours: CSS colours of the lines.
         x_to_text: formats a value of the x axis.
         to_text: formats a value of the y axis.
     """
-    chart = _plot("XY", title, [colours[name] for name in lines], logarithmic=True, x_title=x_title)
+    chart = _plot("XY", title, [colours[name] for name in lines], logarithmic=True, x_title=x_title, y_title=y_title)
     chart.x_labels = _ticks_at(sorted({x for points in lines.values() for x, _ in points}))
     chart.x_value_formatter = x_to_text
     _set_decades(chart, [y for points in lines.values() for _, y in points], to_text)
@@ -138,9 +140,9 @@ def logarithmic_lines(
     return _svg(chart)
 
 
-def logarithmic_steps(title: str, labels: Sequence[str], lines: Sequence[Series], to_text: Format) -> str:
-    """Draw lines over labelled steps, such as percentiles, with a logarithmic y axis."""
-    chart = _plot("Line", title, [line.colour for line in lines], logarithmic=True)
+def logarithmic_steps(title: str, y_title: str, labels: Sequence[str], lines: Sequence[Series], to_text: Format) -> str:
+    """Draw lines over labelled steps, such as percentiles, with a logarithmic y axis and a title along it."""
+    chart = _plot("Line", title, [line.colour for line in lines], logarithmic=True, y_title=y_title)
     chart.x_labels = list(labels)
     _set_decades(chart, [value for line in lines for value in line.values if value], to_text)
     for line in lines:
@@ -148,9 +150,9 @@ def logarithmic_steps(title: str, labels: Sequence[str], lines: Sequence[Series]
     return _svg(chart)
 
 
-def bars(title: str, values: Sequence[tuple[str, float, str]], to_text: Format) -> str:
-    """Draw a horizontal bar for each (label, value, colour), starting at 0."""
-    chart = _plot("HorizontalBar", title, ["none"], max_scale=5)
+def bars(title: str, x_title: str, values: Sequence[tuple[str, float, str]], to_text: Format) -> str:
+    """Draw a horizontal bar for each (label, value, colour), starting at 0, and a title below the axis."""
+    chart = _plot("HorizontalBar", title, ["none"], max_scale=5, x_title=x_title)
     # one series, so that each bar has a label; pygal draws the first one at the bottom
     chart.x_labels = [f"{label}: {to_text(value)}" for label, value, _ in values[::-1]]
     chart.value_formatter = to_text

@@ -35,7 +35,7 @@ from edgeshard.options import (
     PruneRule,
     References,
 )
-from edgeshard.postgres.options import BATCH, BATCH_MAX
+from edgeshard.postgres.options import BATCH, BATCH_MAX, ON_INVALID, OnInvalid
 from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import fallbacks
@@ -67,8 +67,10 @@ __all__ = [
     "MAX_INTERVAL_S",
     "OBSERVERS",
     "ON_FULL",
+    "ON_INVALID",
     "PROFILES",
     "PUSH_INTERVAL_S",
+    "REJECTED_LIMIT",
     "VERSION",
     "Inventory",
     "MergeListener",
@@ -107,6 +109,9 @@ _R = TypeVar("_R")
 
 #: How many rows from lines of text are committed together, unless told otherwise.
 LINES_BATCH = 1_000
+
+#: Of how many ranges of rejected rows the addresses are returned, unless told otherwise.
+REJECTED_LIMIT = 100
 
 #: Called with (done, to do) as an operation continues.
 Progress = Callable[[int, int], None]
@@ -1166,6 +1171,8 @@ class Store:
         *,
         batch: int = BATCH,
         inserts: bool = False,
+        retry_rejected: bool = False,
+        on_invalid: OnInvalid = "reject",
         distribute: bool = False,
         dry_run: bool = False,
         should_stop: Callable[[], bool] = _never,
@@ -1181,6 +1188,10 @@ class Store:
                 the password file; "postgresql://" takes everything from there.
             batch: rows per transaction; fewer if rows are large.
             inserts: use INSERT instead of COPY. Servers that only speak PostgreSQL's protocol always get INSERT.
+            retry_rejected: try again the rows that this database rejected (see `rejected`), except dismissed ones.
+            on_invalid: what to do with characters that PostgreSQL cannot store, U+0000 and halves of surrogate pairs:
+                "reject" their rows, "replace" each by U+FFFD, or "escape" it as JSON does, in six characters. The
+                columns of a key are never changed. With the last two, rows that were rejected for that are tried again.
             distribute: on the coordinator of a Citus cluster, distribute the tables of rows over its workers, by
                 stream, as they are created; those that the server has already are distributed as well.
             dry_run: report what would be done, and change nothing.
@@ -1188,7 +1199,7 @@ class Store:
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
-            ConfigurationError: the DSN or the batch is not valid, or psycopg is not installed.
+            ConfigurationError: the DSN, the batch or `on_invalid` is not valid, or psycopg is not installed.
             PostgresError: PostgreSQL cannot be reached, or refuses; what was committed stays.
             StorageError: the master cannot be read.
         """
@@ -1196,12 +1207,16 @@ class Store:
 
         self.ensure_exists()
         if dry_run:
-            return preview(self.master_path, dsn, distribute=distribute)
+            return preview(
+                self.master_path, dsn, retry_rejected=retry_rejected, on_invalid=on_invalid, distribute=distribute
+            )
         return push_once(
             self.master_path,
             dsn,
             batch=batch,
             inserts=inserts,
+            retry_rejected=retry_rejected,
+            on_invalid=on_invalid,
             distribute=distribute,
             should_stop=should_stop,
             progress=progress,
@@ -1214,6 +1229,8 @@ class Store:
         interval: float = PUSH_INTERVAL_S,
         batch: int = BATCH,
         inserts: bool = False,
+        retry_rejected: bool = False,
+        on_invalid: OnInvalid = "reject",
         distribute: bool = False,
         listener: PushListener | None = None,
     ) -> handles.PushWatcher:
@@ -1224,6 +1241,8 @@ class Store:
             interval: how often to check whether a merge brought rows, in seconds.
             batch: see `push`.
             inserts: see `push`.
+            retry_rejected: see `push`; done once, when it starts.
+            on_invalid: see `push`.
             distribute: see `push`.
             listener: its methods are called as the watcher works.
 
@@ -1239,9 +1258,51 @@ class Store:
             interval_s=interval,
             batch=batch,
             inserts=inserts,
+            retry_rejected=retry_rejected,
+            on_invalid=on_invalid,
             distribute=distribute,
             listener=listener,
         )
+
+    def rejected(self, *, limit: int = REJECTED_LIMIT) -> reports.RejectedReport:
+        """Return which rows of the master PostgreSQL databases rejected, and why, according to the pushes to them.
+
+        They stay in the master, and a push leaves them out until `push(retry_rejected=True)`.
+
+        Args:
+            limit: of how many ranges of rows to return the addresses, at most. All are counted.
+
+        Raises:
+            ConfigurationError: there is no master yet.
+            StorageError: the master cannot be read.
+        """
+        from edgeshard.exchange import rejected_rows  # needed rarely
+
+        self._ensure_master_exists("read rejected rows of")
+        return rejected_rows.report(self.master_path, limit)
+
+    def dismiss_rejected(self, *, why: str, table: str | type = "", dry_run: bool = False) -> reports.RejectedReport:
+        """Dismiss the rows that PostgreSQL databases rejected: they stay in the master, and are never pushed.
+
+        Rows that are rejected later are not dismissed by that, even for the same reason. What was dismissed is recorded
+        with `why`.
+
+        Args:
+            why: the reason, for whoever reads the report later.
+            table: only rows that were rejected because of a row of this table, or its class; "": all.
+            dry_run: report what would be dismissed (`RejectedReport.rejected`), and change nothing.
+
+        Returns:
+            What is rejected and dismissed after that.
+
+        Raises:
+            ConfigurationError: there is no master yet, or `why` is empty.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.exchange import rejected_rows  # needed rarely
+
+        self._ensure_master_exists("dismiss rejected rows of")
+        return rejected_rows.dismiss(self.master_path, why, _table_name(table) or "", dry_run=dry_run)
 
     @staticmethod
     def pushed_ranges(dsn: str) -> handles.Inventory:

@@ -152,12 +152,13 @@ def _measure(options: argparse.Namespace, plan: Plan, earlier: Run | None) -> Ru
 def _show(options: argparse.Namespace, run: Run, base: Run | None) -> int:
     """Print the report, write the page if it is asked for, and return the exit code."""
     summaries = summarize(run.trials)
+    found = samples(run.trials, run.costs)
+    reached = outcomes(found)
     if options.html is not None:
         from edgeshard.bench.report import html
 
-        write_file(options.html, html.page(run.machine, run.command, summaries, run.curves))
-    found = samples(run.trials, run.costs)
-    print(report(run.machine, summaries, run.curves, outcomes(found)))
+        write_file(options.html, html.page(run.machine, run.command, summaries, run.curves, reached))
+    print(report(run.machine, summaries, run.curves, reached))
     is_sound = all(summary.is_sound for summary in summaries)
     if base is None:
         return 0 if is_sound else 3

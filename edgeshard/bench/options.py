@@ -20,7 +20,7 @@ _NOT_WITH_GOALS = ("full", "parts", "curves", "classes", "agents", "commit-rows"
 
 _EPILOG = """\
 examples:
-  %(prog)s                                   the short profile: less than two minutes on a quiet machine
+  %(prog)s                                   the short profile: some minutes
   %(prog)s --html report.html                the same, and a page with plots
   %(prog)s --systems edgeshard sqlite-tuned --agents 1 100
                                              only these two systems, with 1 and with 100 agents
@@ -29,7 +29,7 @@ examples:
   %(prog)s --rate 200 --agents 100 --length 10
                                              100 agents that offer 200 rows/s each
   %(prog)s --full --json all.json --html all.html
-                                             everything: about two hours
+                                             everything: some hours
   %(prog)s --full --json all.json --resume all.json
                                              continue that run after an interruption
   %(prog)s --parts curves --full             how edgeshard's costs grow, up to 10,000 shards and 10,000,000 rows

@@ -13,7 +13,7 @@ from edgeshard.bench.workload import DURABILITIES, Workload
 
 #: What each agent offers in workloads with a fixed rate, in rows per second.
 FIXED_RATE: Final = 200.0
-#: Systems that the short profile leaves out, so that it ends within two minutes.
+#: Systems that the short profile leaves out, so that it ends within some minutes.
 NOT_IN_SHORT_PROFILE: Final = ("hybrid-postgres", "hybrid-edgeshard")
 _SHORT_S: Final = 0.6
 _SHORT_FIXED_RATE_S: Final = 1.0

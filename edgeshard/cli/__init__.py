@@ -35,6 +35,7 @@ examples:
   edgeshard prune data --older-than 30d                         delete old rows for good
   edgeshard clock data                                          may rows be deleted by age?
   edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
+  edgeshard rejected data                                       what PostgreSQL could not store, and why
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
   edgeshard erase data reading --where "sensor = 'inlet'"       rows that must go for good, also pending ones
   edgeshard accept-loss data --agent door-3 --why "its SD card broke"     rows that will never come

@@ -281,6 +281,13 @@ def _rows(text: str) -> int:
     return row_count(int(text))
 
 
+def count(text: str) -> int:
+    """Parse a whole number, which may be 0."""
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """Parse a time in seconds, which may be 0."""
     try:

@@ -175,6 +175,16 @@ def _receipt(_: Problem, __: StatusReport, root: Path) -> NextStep:
     return NextStep(advice, (command("receipt", root, "FILE", "--trust"),))
 
 
+def _rejected(_: Problem, __: StatusReport, root: Path) -> NextStep:
+    advice = (
+        "See which ones, and why. Let the agents write what PostgreSQL can store, or change the table there, and try "
+        "again; or dismiss them:"
+    )
+    retry, dismiss = ("push", "DSN", "--retry-rejected"), ("rejected", "--dismiss", "--why", "REASON")
+    steps = [command(verb, root, *rest) for verb, *rest in (("rejected",), retry, dismiss)]
+    return NextStep(advice, tuple(steps))
+
+
 def _stalled_merge(_: Problem, report: StatusReport, root: Path) -> NextStep:
     merge = report.merge
     process = "PID" if merge is None or merge.pid is None else str(merge.pid)
@@ -202,6 +212,7 @@ _STEPS: Final[dict[ProblemKind, Callable[[Problem, StatusReport, Path], NextStep
     "no-merger": _merge,
     "pending": _merge,
     "receipt-unconfirmed": _receipt,
+    "rejected": _rejected,
 }
 
 

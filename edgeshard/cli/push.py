@@ -10,7 +10,7 @@ from edgeshard.cli import arguments, once, output
 from edgeshard.errors import printable
 from edgeshard.log_fields import fields
 from edgeshard.reports import PushReport
-from edgeshard.store import BATCH, BATCH_MAX
+from edgeshard.store import BATCH, BATCH_MAX, ON_INVALID
 
 logger = logging.getLogger("edgeshard.push")
 
@@ -25,11 +25,12 @@ logged.
 examples:
   %(prog)s data postgresql://edge@db.example.com/fleet
   %(prog)s data postgresql:// --watch    push what merges bring, until SIGTERM; PGHOST, PGUSER ... name the server
+  %(prog)s data postgresql:// --retry-rejected --on-invalid replace    rows with U+0000, with U+FFFD instead
   %(prog)s data postgresql:// --dry-run  which rows, and which tables and columns would be created
 
 exit codes:
   0 done, also with nothing to do     1 failed                     2 wrong usage
-  3 done, but PostgreSQL cannot store some rows; the log says which, and why
+  3 done, but PostgreSQL cannot store some rows: see `edgeshard rejected`
   69 PostgreSQL is unavailable, or its disk is full: try again     74 input/output error, or no space
   77 not permitted, or a wrong password                           78 wrong configuration, such as no such database
   130 interrupted by Ctrl-C (with --watch: by a second one; the first ends it with 0)
@@ -59,6 +60,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--inserts",
         action="store_true",
         help="use INSERT instead of COPY; servers that only speak PostgreSQL's protocol always get INSERT",
+    )
+    parser.add_argument(
+        "--retry-rejected",
+        action="store_true",
+        help="try the rejected rows again, except dismissed ones; with --watch, once",
+    )
+    parser.add_argument(
+        "--on-invalid",
+        choices=ON_INVALID,
+        default=ON_INVALID[0],
+        help="reject rows with U+0000 or half of a surrogate pair (default), or push them with U+FFFD (replace) or as "
+        "six characters such as \\u0000 (escape) instead",
     )
     parser.add_argument(
         "--distribute",
@@ -91,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
             options.dsn,
             batch=options.batch,
             inserts=options.inserts,
+            retry_rejected=options.retry_rejected,
+            on_invalid=options.on_invalid,
             distribute=options.distribute,
             dry_run=options.dry_run,
             should_stop=should_stop,

@@ -16,7 +16,7 @@ from edgeshard.cli import arguments, exits, output, signals, systemd
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import EdgeshardError, printable
 from edgeshard.log_fields import fields
-from edgeshard.reports import MergeReport, PushReport
+from edgeshard.reports import MergeReport, PushReport, Rejected
 from edgeshard.store import OBSERVERS, PROFILES, PUSH_INTERVAL_S, VERSION, MergeListener, PushListener, Store, load_all
 
 #: How often a service logs what it has done, in seconds.
@@ -79,6 +79,8 @@ def push(store: Store, options: argparse.Namespace) -> int:
         interval=interval_s,
         batch=options.batch,
         inserts=options.inserts,
+        retry_rejected=options.retry_rejected,
+        on_invalid=options.on_invalid,
         distribute=options.distribute,
         listener=reporter,
     )
@@ -294,12 +296,15 @@ class _PushReporter(_Reporter, PushListener):
         log = logging.getLogger("edgeshard.push")
         super().__init__(store, settings, "pushed", ("push", "pushes"), as_json=as_json, log=log)
         self._failed_with: type[EdgeshardError] | None = None
+        self._rejected: tuple[Rejected, ...] = ()
 
     def pushed(self, report: PushReport) -> None:
         self._count(report.rows, report.seconds)
         for rejected in report.rejected:
-            extra = fields(store=self._store.root, agent=rejected.agent, table=rejected.table, state="rejected")
-            self._log.warning("%s", rejected, extra=extra)
+            if rejected not in self._rejected:  # it has more rows than before
+                extra = fields(store=self._store.root, agent=rejected.agent, table=rejected.table, state="rejected")
+                self._log.warning("%s", rejected, extra=extra)
+        self._rejected = report.rejected
         self._report(report)
 
     def failed(self, error: EdgeshardError, delay_s: float) -> None:

@@ -19,7 +19,7 @@ GROUPS: Final = {
     "merge": ("merge",),
     "look": ("status", "tables", "verify", "query", "shell"),
     "keep": ("snapshot", "prune", "clock", "erase"),
-    "carry": ("export", "ranges", "receipt", "forget-peer", "push"),
+    "carry": ("export", "ranges", "receipt", "forget-peer", "push", "rejected"),
     "rescue": ("restore", "salvage", "accept-loss"),
     "more": ("help", "completion"),
 }

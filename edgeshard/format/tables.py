@@ -184,6 +184,26 @@ CREATE TABLE _edgeshard_peers(
     trusted_at TEXT,                        -- when it was confirmed, by our clock; NULL: it awaits confirmation
     revision INTEGER NOT NULL DEFAULT 0     -- + 1 with each transaction that changes its receipt
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE _edgeshard_rejections(
+    rejection_no INTEGER PRIMARY KEY,
+    database_id BLOB NOT NULL,              -- of the PostgreSQL database that cannot store rows, for one reason:
+    kind TEXT NOT NULL,                     -- nul | surrogate | not-utf8 | value | agent | stream | table | a SQLSTATE
+    table_name TEXT NOT NULL,               -- the table of the rows that caused it, '' if it is not a table
+    column_name TEXT NOT NULL,              -- the column, '' if it is not a single column
+    constraint_name TEXT NOT NULL,          -- the constraint or index there, '' if it is none
+    message TEXT NOT NULL,                  -- the reason in words, as said of the first row; '' once a row is erased
+    dismissed_why TEXT NOT NULL,            -- why a user dismissed these rows; '' if nobody did
+    dismissed_at TEXT                       -- when, ISO 8601, UTC; NULL if nobody did
+) STRICT;
+CREATE TABLE _edgeshard_rejected(
+    database_id BLOB NOT NULL,              -- of the PostgreSQL database that these rows are not pushed to
+    stream_no INTEGER NOT NULL REFERENCES _edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    seq INTEGER NOT NULL,                   -- the first of them that it cannot store; others are of its transaction
+    rejection_no INTEGER NOT NULL REFERENCES _edgeshard_rejections,
+    PRIMARY KEY(database_id, stream_no, first)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE _edgeshard_write_stats(
     day TEXT PRIMARY KEY,                   -- ISO 8601, UTC
     bytes INTEGER NOT NULL,                 -- written to shards and master, as far as it is counted

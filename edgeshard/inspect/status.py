@@ -32,6 +32,7 @@ from edgeshard.master import (
     known_rows,
     pruned_ranges,
     receipts,
+    rejected,
     removed_shards,
     retired,
     row_states,
@@ -80,6 +81,7 @@ def status(root: Path) -> StatusReport:
                 master = _master_status(connection, path, found, _merged_at(connection, view, at))
                 dropped_rows = pruned_ranges.by_reason(connection).get(rules.BUDGET, 0)
                 peers = tuple(_peers(connection))
+                rejected_rows = rejected.rows(connection)
                 space = measure_space(connection, root)
                 clock = None if found is None else clock_status.load(connection)
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
@@ -114,6 +116,7 @@ def status(root: Path) -> StatusReport:
         unnamed=notes.unnamed,
         clock=clock,
         blocked_rows=blocked_rows,
+        rejected_rows=rejected_rows,
         watcher=watcher,
         merge=liveness.find_merge(root) if _is_locked(paths.merge_lock(root)) else None,
     )

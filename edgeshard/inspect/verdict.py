@@ -3,7 +3,7 @@
     red       needs attention now: rows are missing, damaged, quarantined or blocked, were deleted by hand, or cannot be
               written; or are pending while the watcher is stalled; or deletions wait for the clock to be confirmed
     yellow    needs attention soon, or may: rows are pending and no merger is at work, or pending for too long; the disk
-              budget is nearly used up; a clock is doubtful; a receipt does not count yet
+              budget is nearly used up; a clock is doubtful; a receipt does not count yet; PostgreSQL rejected rows
     green     all rows are merged, or have been pending only briefly and a merger is alive
 
 A merger is alive if one watches the store, or if a merge brought rows within `MERGER_RECENT_S`: a cron job that merges
@@ -47,6 +47,7 @@ def find_problems(report: StatusReport) -> tuple[Problem, ...]:
         *_of_clocks(report),
         *_of_merger(report),
         *_of_receipts(report),
+        *_of_pushes(report),
     )
     return tuple(sorted(found, key=lambda problem: problem.level != "red"))
 
@@ -146,3 +147,9 @@ def _of_receipts(report: StatusReport) -> Iterator[Problem]:
         if peer.trusted_at is None:
             text = f"the receipt of {peer.kind} database {peer.database} does not count: that database is not confirmed"
             yield Problem("receipt-unconfirmed", "yellow", text, database=peer.database)
+
+
+def _of_pushes(report: StatusReport) -> Iterator[Problem]:
+    if report.rejected_rows:
+        text = f"{units.count(report.rejected_rows, 'row')} rejected by PostgreSQL: they are here, and not there"
+        yield Problem("rejected", "yellow", text)

@@ -33,8 +33,8 @@ _TEXT_BYTES = 4_096
 #: How often to open a master that is being replaced.
 _ATTEMPTS = 5
 
-#: Pages in the master's WAL at which a commit copies them into the database (32 MB).
-_CHECKPOINT_PAGES = 8_000
+#: The size of the master's WAL at which a commit copies it into the database, in bytes.
+CHECKPOINT_BYTES = 32_768_000
 
 #: The size to which a checkpoint truncates the WAL once it can be reset, in bytes.
 _WAL_BYTES = 64 << 20
@@ -206,8 +206,8 @@ def _connect(path: Path, *, writable: bool, busy_timeout_s: float) -> Connection
 def set_wal_limits(connection: Connection, max_bytes: int | None = None) -> None:
     """Set the size of the WAL at which a commit copies it into the database, in bytes; None: the usual size."""
     connection.pragma("journal_size_limit", _WAL_BYTES if max_bytes is None else max_bytes)
-    pages = _CHECKPOINT_PAGES if max_bytes is None else max(1, max_bytes // format.MASTER_PAGE_SIZE)
-    connection.wal_autocheckpoint(pages)
+    checkpoint_bytes = CHECKPOINT_BYTES if max_bytes is None else max_bytes
+    connection.wal_autocheckpoint(max(1, checkpoint_bytes // int(connection.pragma("page_size"))))
 
 
 def prepare_id_order(connection: Connection) -> None:

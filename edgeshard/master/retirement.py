@@ -23,6 +23,7 @@ from edgeshard.master import (
     proven,
     pruned_ranges,
     receipts,
+    rejected,
     retired,
     streams,
     superseded,
@@ -63,7 +64,7 @@ def retire(
         return False
     shard = next((name for name, seqs in files.items() if seqs == [Range(1, last_seq)]), "")
     retired.add(connection, stream_id, agent, shard, _seconds(began_at, now_s), rows, now_s)
-    for owner in (extents, pruned_ranges, proven, superseded, truncations, receipts):
+    for owner in (extents, pruned_ranges, proven, superseded, truncations, receipts, rejected):
         owner.forget_stream(connection, stream_no)
     streams.remove(connection, stream_no)
     return True

@@ -237,6 +237,8 @@ class Merger:
         self._quota.begin()
         connection = self._open_master()
         self._quota.opened(connection)
+        if self._quota.budget is None:  # with one, each commit keeps the WAL short
+            self._master.defer_checkpoints()
         return connection
 
     def _open_master(self) -> Connection:
@@ -413,11 +415,12 @@ class Merger:
         if any(run.outcome.is_removable and not run.quarantine for run in runs):
             self._master.ensure_in_place()
             self._removals.note(runs, master_id, self._quota.budget)
-        for run in runs:
-            is_deletable = run.copied.is_finished or (self._quota.is_near_limit and run.copied.durable)
-            if run.own and is_deletable and not run.quarantine and not merge_pass.is_stopping():
-                self._master.ensure_in_place()
-                self._truncate_or_remove(run, master_id, merge_pass)
+        with self._master.checkpointing(self._meter):
+            for run in runs:
+                is_deletable = run.copied.is_finished or (self._quota.is_near_limit and run.copied.durable)
+                if run.own and is_deletable and not run.quarantine and not merge_pass.is_stopping():
+                    self._master.ensure_in_place()
+                    self._truncate_or_remove(run, master_id, merge_pass)
         attach.remove_empty_wals(runs)
 
     def _truncate_or_remove(self, run: SourceRun, master_id: bytes, merge_pass: MergePass) -> None:

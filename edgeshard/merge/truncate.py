@@ -14,8 +14,9 @@ from collections.abc import Mapping
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.files import scan
+from edgeshard.files import fingerprint, scan
 from edgeshard.files.fingerprint import State
+from edgeshard.format.blocks import Block
 from edgeshard.master import catalog, streams
 from edgeshard.shard import truncations
 from edgeshard.sources import bounds
@@ -23,16 +24,22 @@ from edgeshard.sources.source import Source
 from edgeshard.sources.streams import shard_blocks
 from edgeshard.sqlite import Connection
 
-#: Rows deleted in one transaction while a writer may wait for it; about 1 ms.
-_DELETE_ROWS = 1_000
+#: Rows deleted in one transaction while a writer may wait for it, and about how many bytes of them; about 1 ms.
+_DELETE_ROWS, _DELETE_BYTES = 1_000, 1 << 20
 
 #: All rows of a shard are deleted even while its agent goes on writing, and the few that the master lacks are put back,
 #: if there are no more of them than this, ...
 _PUT_BACK_ROWS = 5_000
 
-#: ... and the shard's pages in use take no more than this, in bytes: its writer waits 10 ms, and deleting row by row
-#: costs five times as much (measured).
-_PUT_BACK_BYTES = 8 << 20
+#: ... they take no more than this, in bytes, ...
+_PUT_BACK_BYTES = 2 << 20
+
+#: ... and the shard has no more pages in use than this, each of which must be read: its writer waits 10 ms, and
+#: deleting row by row costs five times as much (measured).
+_PUT_BACK_PAGES = 8_192
+
+#: The largest shard, in bytes, of which VACUUM rewrites the remaining rows where SQLite would keep them in memory.
+_VACUUM_BYTES_IN_MEMORY = 8 << 20
 
 #: A shard whose agent is far ahead of the merger is left for later until it is as large as this, in bytes: the agent
 #: will pause.
@@ -63,11 +70,15 @@ _WRITTEN_PER_RELEASED_PAGE = 3
 #: A WAL shorter than this, in bytes, is left to grow: copying it would cost two fsyncs.
 _LONG_WAL_BYTES = 256 << 10
 
+#: A WAL longer than this, in bytes, is emptied once its agent pauses, which may be for long.
+_CUT_WAL_BYTES = 8 << 20
+
 
 # -- when -------------------------------------------------------------------------------------------------------------
 
 #: A shard that its agent writes to all the time keeps rows that the master holds until its WAL is as large as this, in
-#: bytes: a little less than what the writer lets it grow to at "process" (shard/open.py), and more than at "power", ...
+#: bytes: a little less than what every writer lets it grow to at "process" (shard/wal_limit.py), and more than at
+#: "power", ...
 HELD_WAL_BYTES = 3_200_000
 
 #: ... or until its pages in use take this much, in bytes, ...
@@ -180,13 +191,14 @@ def _truncate(
         truncated = truncations.record(connection, durable, master_id)
         deleted = None
         if _has_no_new_table(connection, shard):
-            deleted = _rewrite_tables(connection, shard, truncated, _rewritable_bytes(quota_bytes))
+            deleted = _rewrite_tables(connection, shard, truncated, _rewritable_bytes(connection, quota_bytes))
         if deleted is None and patient and sqlite.used_bytes(connection) < _AHEAD_BYTES:
             connection.execute("ROLLBACK")
             return None
     if deleted is None:
+        rows = max(1, min(_DELETE_ROWS, _DELETE_BYTES // _row_bytes(connection, shard)))
         deleted = sum(
-            truncations.delete_piecewise(connection, tables, stream_no, last, _DELETE_ROWS)
+            truncations.delete_piecewise(connection, tables, stream_no, last, rows)
             for stream_no, last in truncated.items()
         )
     _shrink(connection, shard, quota_bytes)
@@ -214,14 +226,31 @@ def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, 
     if not kept:
         return truncations.delete_all(connection, tables)
     put_back = sum(last - first + 1 for first, last in kept)
-    if put_back > _PUT_BACK_ROWS or sqlite.used_bytes(connection) > max_bytes:
+    rows_max = min(_PUT_BACK_ROWS, _PUT_BACK_BYTES // _row_bytes(connection, shard))
+    if put_back > rows_max or sqlite.used_bytes(connection) > max_bytes:
         return None
     return truncations.delete_all(connection, tables, kept)
 
 
-def _rewritable_bytes(quota_bytes: int | None) -> int:
-    """Return how large a shard may be if its remaining rows are to be rewritten, into its WAL."""
-    return _PUT_BACK_BYTES if quota_bytes is None else min(_PUT_BACK_BYTES, quota_bytes // _REWRITTEN_PART)
+def _row_bytes(connection: Connection, shard: Source) -> int:
+    """Return about how many bytes a row of a shard takes, at least 1."""
+    rows = 0
+    for block in shard_blocks(connection, shard).values():
+        firsts = [_first_id(connection, table.name, block) for table in shard.tables]
+        rows += block.last_id - min((first for first in firsts if first is not None), default=block.last_id) + 1
+    return max(1, sqlite.used_bytes(connection) // max(1, rows))
+
+
+def _first_id(connection: Connection, table: str, block: Block) -> int | None:
+    sql = f"SELECT _id FROM main.{sqlite.quote(table)} NOT INDEXED WHERE _id BETWEEN ? AND ? ORDER BY _id LIMIT 1"
+    found: int | None = sqlite.scalar(connection, sql, (block.first_id, block.last_id))
+    return found
+
+
+def _rewritable_bytes(connection: Connection, quota_bytes: int | None) -> int:
+    """Return how large a shard may be, in bytes, if its remaining rows are to be put back, into its WAL."""
+    most = _PUT_BACK_PAGES * int(connection.pragma("page_size"))
+    return most if quota_bytes is None else min(most, quota_bytes // _REWRITTEN_PART)
 
 
 def _pages_of_part(connection: Connection, quota_bytes: int) -> int:
@@ -257,15 +286,36 @@ def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> N
     if free_bytes > (_DEAD_BYTES if is_long or quota_bytes is not None else _SHRINK_BYTES):
         # without a quota, VACUUM may rewrite any amount, unless it would keep all of it in memory
         is_limited = quota_bytes is not None or not sqlite.spills(connection)
-        if not is_limited or sqlite.used_bytes(connection) < _rewritable_bytes(quota_bytes):
+        if not is_limited or sqlite.used_bytes(connection) < _vacuumed_bytes(quota_bytes):
             connection.execute("VACUUM")
         elif quota_bytes is not None and sqlite.is_incremental(connection):
             _release_pages(connection, quota_bytes)
         is_long = True
     if is_long and quota_bytes is None:
-        sqlite.checkpoint(connection)
+        _checkpoint(connection, shard)
     elif is_long:
         sqlite.shrink_wal(connection)  # a long WAL counts towards the budget
+
+
+def _checkpoint(connection: Connection, shard: Source) -> None:
+    """Copy the WAL into the database, and empty it if it is long and its agent pauses.
+
+    Emptying it keeps the writer waiting, for two fsyncs if it has written anything meanwhile.
+    """
+    before = scan.find_database(shard.path)
+    sqlite.checkpoint(connection)
+    after = scan.find_database(shard.path)
+    if before is None or after is None:
+        return
+    pauses = fingerprint.wal_state(after.state) == fingerprint.wal_state(before.state)
+    if pauses and after.wal_bytes > _CUT_WAL_BYTES:
+        sqlite.shrink_wal(connection)
+
+
+def _vacuumed_bytes(quota_bytes: int | None) -> int:
+    """Return how large the remaining rows may be that VACUUM keeps in memory, or writes within a quota."""
+    most = _VACUUM_BYTES_IN_MEMORY
+    return most if quota_bytes is None else min(most, quota_bytes // _REWRITTEN_PART)
 
 
 def _release_pages(connection: Connection, quota_bytes: int) -> None:

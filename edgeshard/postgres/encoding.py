@@ -112,7 +112,7 @@ _SOURCES: Final = {
 
 
 def _fail_on_nul(_: bytes) -> None:
-    raise ValueError(values.HAS_NUL)
+    raise values.NulError
 
 
 def compile_packer(column_types: Sequence[str]) -> Callable[[Sequence[Row], Mapping[int, bytes]], bytes]:
@@ -170,24 +170,21 @@ class InvalidValue:
     """A value that PostgreSQL cannot store.
 
     Attributes:
-        row: the index of its row.
         column: the index of its column.
-        reason: why PostgreSQL cannot store it.
+        error: why PostgreSQL cannot store it.
     """
 
-    row: int
     column: int
-    reason: str
+    error: Exception
 
 
-def find_invalid(column_types: Sequence[str], rows: Sequence[Row]) -> InvalidValue | None:
-    """Return the first value that does not belong to its column type, or None if all do."""
-    for number, row in enumerate(rows):
-        for index, column_type in enumerate(column_types):
-            value = row[index + 2]
-            try:
-                if value is not None:
-                    (_PACKERS.get(column_type) or values.PARSERS[column_type])(value)
-            except values.INVALID_VALUE as error:
-                return InvalidValue(number, index, str(error) or type(error).__name__)
+def find_invalid(column_types: Sequence[str], row: Row) -> InvalidValue | None:
+    """Return the first value of a row that does not belong to its column type, or None if all do."""
+    for index, column_type in enumerate(column_types):
+        value = row[index + 2]
+        try:
+            if value is not None:
+                (_PACKERS.get(column_type) or values.PARSERS[column_type])(value)
+        except values.INVALID_VALUE as error:
+            return InvalidValue(index, error)
     return None

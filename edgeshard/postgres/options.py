@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from edgeshard import reports
 from edgeshard.errors import EdgeshardError
@@ -14,6 +14,12 @@ BATCH_MAX: Final = 1_000_000
 
 #: How often a watching push checks whether a merge brought rows, in seconds.
 INTERVAL_S: Final = 1.0
+
+
+#: What to do with characters that PostgreSQL cannot store: U+0000, and halves of surrogate pairs in JSON.
+OnInvalid = Literal["reject", "replace", "escape"]
+
+ON_INVALID: Final[tuple[OnInvalid, ...]] = ("reject", "replace", "escape")
 
 
 class Listener:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
 from edgeshard.format import blocks
 from edgeshard.format.blocks import Block
-from edgeshard.format.ranges import Range, subtract, union
+from edgeshard.format.ranges import Range, clip, subtract, union
+from edgeshard.master.rejected import Rejection
 from edgeshard.master.streams import Stream
-from edgeshard.reports import Rejected
 
 RangesByStream = Mapping[bytes, Sequence[Range]]
 
@@ -36,17 +37,29 @@ class Piece:
         return Range(self.block.first, self.block.last)
 
 
-def missing(streams: Iterable[Stream], held: RangesByStream, rejected: Iterable[Rejected] = ()) -> list[Piece]:
+def missing(streams: Iterable[Stream], held: RangesByStream, rejected: RangesByStream | None = None) -> list[Piece]:
     """Return what the master has and PostgreSQL lacks, except rejected rows, in order of arrival in the master."""
-    left_out: dict[bytes, list[Range]] = {}
-    for item in rejected:
-        left_out.setdefault(bytes.fromhex(item.stream), []).append(Range(item.first, item.last))
+    left_out = rejected or {}
     found = []
     for stream in streams:
         here = [Range(block.first, block.last) for block in stream.blocks]
         not_sent = [*held.get(stream.stream_id, ()), *left_out.get(stream.stream_id, ())]
         found += [Piece(stream, block) for block in blocks.pieces(subtract(here, not_sent), stream.blocks)]
     return sorted(found, key=lambda piece: piece.block.first_id)
+
+
+def without(pieces: Iterable[Piece], left_out: Iterable[Rejection]) -> list[Piece]:
+    """Return the parts of pieces that are not rejected, in the order of the pieces."""
+    seqs: dict[int, list[Range]] = {}
+    for item in left_out:
+        seqs.setdefault(item.stream_no, []).append(item.seqs)
+    holes = {stream_no: union(ranges) for stream_no, ranges in seqs.items()}
+    left = []
+    for piece in pieces:
+        rejected = clip(holes.get(piece.stream.stream_no, ()), piece.seqs)
+        parts = subtract([piece.seqs], rejected)
+        left += [attrs.evolve(piece, block=piece.block.cut(part.first, part.last)) for part in parts]
+    return left
 
 
 def take_chunk(
@@ -101,18 +114,17 @@ def streams_in(pieces: Iterable[Piece]) -> list[Stream]:
     return [found[stream_id] for stream_id in sorted(found)]
 
 
-def piece_with_id(pieces: Iterable[Piece], row_id: int) -> Piece:
-    """Return the piece that contains the row with this id."""
-    return next(piece for piece in pieces if piece.block.first_id <= row_id <= piece.block.last_id)
+def piece_with_id(pieces: Sequence[Piece], row_id: int) -> Piece:
+    """Return the piece that contains the row with this id, of pieces in the order of their ids."""
+    at = bisect.bisect_right(pieces, row_id, key=lambda piece: piece.block.first_id) - 1
+    return pieces[at]
 
 
-def piece_with_seq(pieces: Iterable[Piece], stream_no: int, seq: int) -> Piece:
-    """Return the piece that contains a row, by the master's number of its stream and its seq."""
-    return next(
-        piece
-        for piece in pieces
-        if piece.stream.stream_no == stream_no and piece.block.first <= seq <= piece.block.last
-    )
+def transaction_of(piece: Piece, row_id: int, transaction_at: Callable[[int], Range | None]) -> tuple[Range, int]:
+    """Return the seqs of the writer's transaction that a row of a piece belongs to, and the row's own."""
+    ids = transaction_at(row_id) or Range(row_id, row_id)
+    shift = piece.block.first - piece.block.first_id
+    return Range(ids.first + shift, ids.last + shift), row_id + shift
 
 
 def held_after(held: RangesByStream, chunk: Iterable[Piece]) -> dict[bytes, list[Range]]:

@@ -1,4 +1,4 @@
-"""Make the tables of a chunk's rows fit, or block their streams; and those that lack what the master knows.
+"""Make the tables of a chunk's rows fit, or reject these rows; and those that lack what the master knows.
 
 A push does this for each chunk, a dry run for all rows at once (and changes nothing).
 """
@@ -6,18 +6,18 @@ A push does this for each chunk, a dry run for all rows at once (and changes not
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 import attrs
 
 from edgeshard.errors import SchemaConflictError
 from edgeshard.log_fields import fields
+from edgeshard.master.rejected import Rejection
 from edgeshard.postgres import plan, rejects, schema, schema_changes
 from edgeshard.postgres.plan import Piece
 from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.schema_changes import Recorded
-from edgeshard.reports import Rejected
 
 logger = logging.getLogger("edgeshard.push")
 
@@ -34,13 +34,13 @@ class Prepared:
         filled: the tables that have some of the rows, made fit.
         tables: these, and those that must exist with them.
         has_conflict: whether one of them cannot be made fit. Then plan again without what is blocked.
-        blocked: the streams that cannot be pushed because of that.
+        rejected: the rows that cannot be pushed because of that.
     """
 
     filled: Sequence[Table]
     tables: Sequence[Table]
     has_conflict: bool = False
-    blocked: Sequence[Rejected] = ()
+    rejected: Sequence[Rejection] = ()
 
 
 def prepare_tables(
@@ -61,8 +61,8 @@ def prepare_tables(
             try:
                 fit.setdefault(relative.name, make_fit(relative))
             except SchemaConflictError as error:
-                blocked = rejects.block_table(master, pieces, table, error.cause)
-                return Prepared(filled, filled, has_conflict=True, blocked=blocked)
+                found = rejects.reject_table(master, pieces, table, error.cause)
+                return Prepared(filled, filled, has_conflict=True, rejected=found)
     return Prepared([fit[table.name] for table in filled], list(fit.values()))
 
 
@@ -89,11 +89,25 @@ def update_tables(
                 make_fit(relative)
         except SchemaConflictError as error:
             logger.warning(
-                "%s; rows of it that are still to push are blocked", error, extra=fields(state="blocked", error=error)
+                "%s; rows of it that are still to push are rejected",
+                error,
+                extra=fields(state="rejected", error=error),
             )
 
 
-def filled_tables(master: MasterReader, pieces: Sequence[Piece], tables: Sequence[Table]) -> list[Table]:
+def is_fit(name: str, tables: Sequence[Table], make_fit: MakeFit) -> bool:
+    """Return whether a table, by its name in the master, can be made fit, or exists no more."""
+    try:
+        for table in tables:
+            if table.name == name:
+                for relative in schema.relatives(table, tables):
+                    make_fit(relative)
+    except SchemaConflictError:
+        return False
+    return True
+
+
+def filled_tables(master: MasterReader, pieces: Iterable[Piece], tables: Iterable[Table]) -> list[Table]:
     """Return those tables that have rows in these pieces."""
     id_ranges = plan.id_ranges(pieces)
     return [table for table in tables if any(master.first_id(table, ids) for ids in id_ranges)]

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,22 +15,26 @@ import attrs
 from edgeshard import units
 from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
 from edgeshard.log_fields import fields
+from edgeshard.master import rejected
+from edgeshard.master.rejected import Reason
 from edgeshard.master.streams import Stream
 from edgeshard.master.tombstone_gc import Collected
-from edgeshard.postgres import citus, own_tables, plan, prepare, reader, rejects, row_search, server_tables, tombstones
+from edgeshard.postgres import citus, own_tables, plan, prepare, reader, rejects, server_tables, tombstones
 from edgeshard.postgres.address import Address
-from edgeshard.postgres.options import BATCH, BATCH_MAX
+from edgeshard.postgres.options import BATCH, BATCH_MAX, ON_INVALID, OnInvalid
 from edgeshard.postgres.plan import OutdatedPlanError, OutdatedSchemaError, Piece
 from edgeshard.postgres.prepare import Prepared
 from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.receipt_writer import ReceiptWriter
+from edgeshard.postgres.rejected_record import RejectedRecord, Retry
 from edgeshard.postgres.schema import Table
-from edgeshard.postgres.sender import OutdatedRangesError, RowRejectedError, Sender, Sent, StreamRejectedError
+from edgeshard.postgres.sender import InvalidRowError, OutdatedRangesError, Sender, Sent, StreamRejectedError
 from edgeshard.postgres.server import Server
+from edgeshard.postgres.sift import Sifted, TooSmall, sift
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.postgres.target import Target
 from edgeshard.postgres.unreachable import UnreachableStreams
-from edgeshard.reports import PushReport, Rejected
+from edgeshard.reports import PushReport
 
 logger = logging.getLogger("edgeshard.push")
 
@@ -44,8 +49,11 @@ _ATTEMPTS: Final = 6
 #: After how many seconds tombstones that stayed are looked at again.
 _COLLECT_AGAIN_S: Final = 3_600.0
 
-#: After how many seconds a long-running push tries rejected rows again.
-_RETRY_REJECTED_S: Final = 60.0
+#: After how many seconds a long-running push checks again whether tables fit.
+_RETRY_TABLES_S: Final = 60.0
+
+#: The reasons that do not apply if characters are replaced or escaped.
+_INVALID_CHARACTERS: Final = frozenset([rejected.NUL, rejected.SURROGATE, rejected.AGENT])
 
 
 @attrs.define
@@ -57,9 +65,9 @@ class _Counts:
     tables: dict[str, int] = attrs.Factory(dict)
     statements: list[str] = attrs.Factory(list)
 
-    def add(self, chunk: Sequence[Piece], sent: Sent) -> None:
+    def add(self, sent: Sent) -> None:
         self.rows += sum(sent.tables.values())
-        self.streams |= {piece.stream.stream_id for piece in chunk}
+        self.streams |= sent.held.keys()
         for name, rows in sent.tables.items():
             if rows:  # tables that exist only because a keyed one does may stay empty
                 self.tables[name] = self.tables.get(name, 0) + rows
@@ -73,12 +81,17 @@ class Pusher:
         where: the database.
         batch: rows per transaction; a writer's transaction is never divided.
         inserts: use only INSERT.
+        retry_rejected: try rejected rows again, in the first run.
+        on_invalid: what to do with characters that PostgreSQL cannot store: "reject", "replace" or "escape".
         distribute: distribute the tables of rows over the workers of a Citus cluster; see `citus`.
         should_stop: called after each chunk; once it returns True the push ends and keeps what it committed.
         progress: called with (rows done, rows to do) after each commit.
 
+    Attributes:
+        on_invalid, distribute: see above.
+
     Raises:
-        ConfigurationError: the batch is not valid.
+        ConfigurationError: the batch or `on_invalid` is not valid.
     """
 
     def __init__(
@@ -88,31 +101,44 @@ class Pusher:
         *,
         batch: int = BATCH,
         inserts: bool = False,
+        retry_rejected: bool = False,
+        on_invalid: OnInvalid = "reject",
         distribute: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
         progress: Progress | None = None,
     ) -> None:
         if not isinstance(batch, int) or not 1 <= batch <= BATCH_MAX:
             raise ConfigurationError("push", path, f"batch must be from 1 to {BATCH_MAX} rows, got {batch!r}")
+        if on_invalid not in ON_INVALID:
+            cause = f"on_invalid must be one of {', '.join(ON_INVALID)}, got {on_invalid!r}"
+            raise ConfigurationError("push", path, cause)
         self._path = path
         self._batch = batch
         self._inserts = inserts
         self._should_stop = should_stop
         self._progress = progress
-        self._distribute = distribute
+        self.distribute = distribute
         self._target = Target(where, distribute=distribute)
         self._receipt = ReceiptWriter(path, self._target)
-        self._rejected: list[Rejected] = []
-        self._rejected_at = 0.0
+        self._retry_rejected = retry_rejected
+        self.on_invalid = on_invalid
+        self._rejected = RejectedRecord(path)
+        self._read_from: bytes = b""  # the database whose rejected rows this run has read
+        self._ran_at = 0.0
         self._failures = 0  # in a row
         self._unreachable = UnreachableStreams()
         self._collected: Mapping[str, Collected] = {}  # what the master had pruned when tombstones were collected last
         self._collected_at = 0.0
 
     @property
-    def retries_rejected(self) -> bool:
-        """Return whether rows are rejected, and it is time to try them again."""
-        return bool(self._rejected) and time.monotonic() > self._rejected_at + _RETRY_REJECTED_S
+    def address(self) -> Address:
+        """Return where the database is."""
+        return self._target.address
+
+    @property
+    def retries_tables(self) -> bool:
+        """Return whether tables did not fit, and it is time to check whether they do."""
+        return bool(self._rejected.tables) and time.monotonic() > self._ran_at + _RETRY_TABLES_S
 
     def close(self) -> None:
         """Close the connection. A later run opens a new one, and reads again what PostgreSQL holds."""
@@ -125,9 +151,8 @@ class Pusher:
             PostgresError: the server cannot be reached, or refuses; what was committed stays.
             StorageError: the master cannot be read.
         """
-        began = time.monotonic()
-        if self.retries_rejected:
-            self._rejected.clear()
+        began = self._ran_at = time.monotonic()
+        self._read_from = b""
         self._failures = 0
         self._unreachable = UnreachableStreams()
         counts = _Counts()
@@ -138,18 +163,22 @@ class Pusher:
                 self.close()  # the next run reads everything there again
                 raise
             finally:
+                self._rejected.write()
                 self._receipt.write()
-            remaining = plan.count_seqs(plan.missing(master.streams(), self._target.held))
-            tombstones_deleted = 0 if remaining or self._should_stop() else self._collect_tombstones(master)
+            rejected_rows = self._rejected.report(master)
+            left = plan.missing(master.streams(), self._target.held, self._rejected.dismissed)
+            deleted = 0 if left or self._should_stop() else self._collect_tombstones(master)
+        self._retry_rejected = False
         return PushReport(
             upstream=self._target.address.display,
+            server=self._target.kind,
             rows=counts.rows,
             streams=len(counts.streams),
             tables=counts.tables,
             statements=tuple(counts.statements),
-            rejected=rejects.sort_for_report(self._rejected),
-            remaining=remaining,
-            tombstones=tombstones_deleted,
+            rejected=rejected_rows,
+            remaining=plan.count_seqs(left),
+            tombstones=deleted,
             seconds=time.monotonic() - began,
             stopped=self._should_stop(),
         )
@@ -207,7 +236,7 @@ class Pusher:
         if error is None or self._should_stop():
             return True
         streams = self._unreachable.only(master.streams())
-        rows = plan.count_seqs(plan.missing(streams, self._target.held, self._rejected))
+        rows = plan.count_seqs(plan.missing(streams, self._target.held, self._rejected.ranges))
         cause = (
             f"a worker of this Citus cluster does not answer ({error.state}: {error.message}); "
             f"{units.count(rows, 'row')} of {units.count(len(streams), 'stream')} still to push, all others were "
@@ -226,9 +255,9 @@ class Pusher:
             explained = PostgresUnavailableError(
                 "push", self._target.address.display, f"{explained.cause}; try again later"
             )
-        if error.is_duplicate_row:
+        if error.is_duplicate:
             cause = (
-                "the server has a row that edgeshard_ranges does not name, or a unique index of yours rejects it: "
+                "the server has a row that edgeshard_ranges does not name: "
                 f"{error.message}. Nothing was pushed twice; find out who changed these tables"
             )
             raise PostgresError("push", self._target.address.display, cause) from error
@@ -250,13 +279,8 @@ class Pusher:
 
     def _push_chunks(self, master: MasterReader, counts: _Counts) -> None:
         server, streams, tables = self._target.connect(), master.streams(), master.tables()
-        sender = Sender(self._target, server, master, self._inserts or not server.is_postgresql)
+        sender = Sender(self._target, server, master, self._inserts or not server.is_postgresql, self.on_invalid)
         self._target.update(streams)
-        rejected = {item.stream for item in self._rejected}
-        self._reject(rejects.block_unstorable_names(each for each in streams if each.stream_id.hex() not in rejected))
-        max_rows = max(1, min(self._batch, _CHUNK_BYTES // master.row_bytes(streams)))
-        missing = self._missing(streams)
-        total = counts.rows + plan.count_seqs(missing)
 
         def make_fit(table: Table) -> Table:
             fit, statements = self._target.ensure_table(table)
@@ -265,47 +289,95 @@ class Pusher:
 
         if self._target.updated_tables != tables:
             self._update_tables(server, tables, make_fit)
+        missing = self._begin(master, streams, partial(self.choose_retries, tables, make_fit))
+        max_rows = max(1, min(self._batch, _CHUNK_BYTES // master.row_bytes(streams)))
+        total = counts.rows + plan.count_seqs(missing)
         while missing and not self._should_stop():
             some = self._unreachable.take(missing)
             chunk, rest = plan.take_chunk(some, max_rows, master.transaction_at)
             try:
-                prepared = prepare.prepare_tables(master, chunk, tables, make_fit)
-                if prepared.has_conflict:
-                    self._reject(prepared.blocked)
-                    missing = self._missing(streams)
-                    continue
-                sent = self._send(sender, chunk, prepared, counts)
+                sifted = self._push_chunk(sender, chunk, prepare.prepare_tables(master, chunk, tables, make_fit))
             except OutdatedRangesError as error:
                 self._target.held.update(error.held)
                 missing = self._missing(streams)
                 total = counts.rows + plan.count_seqs(missing)
-            except (RowRejectedError, StreamRejectedError, ServerError) as error:
-                self._leave_out(master, server, chunk, error)
+            except ServerError as error:
+                if not citus.is_worker_failure(server, error):
+                    raise
+                self._unreachable.add(chunk, error)
                 missing = self._missing(streams)
             else:
-                self._failures = 0
-                self._unreachable.succeed()
-                self._target.held.update(sent.held)
-                missing = rest if some is missing else self._missing(streams)
-                counts.add(chunk, sent)
-                self._receipt.write_if_due()
+                self._count(server, sifted, counts)
+                missing = [*sifted.left, *rest] if some is missing else self._missing(streams)
                 if self._progress is not None:
                     self._progress(counts.rows, total)
 
-    def _leave_out(self, master: MasterReader, server: Server, chunk: Sequence[Piece], error: Exception) -> None:
-        """Leave out what made a chunk fail; raise the error if that is unknown."""
-        if isinstance(error, RowRejectedError):
-            self._reject([rejects.reject_row(master, self._rejected, error)])
-        elif isinstance(error, StreamRejectedError):
-            self._reject([rejects.block_stream(error.piece.stream, 1, error.piece.block.first, error.reason)])
-        elif isinstance(error, ServerError) and citus.is_worker_failure(server, error):
-            self._unreachable.add(chunk, error)
-        else:
-            raise error
+    def _begin(
+        self, master: MasterReader, streams: Sequence[Stream], choose: Callable[[frozenset[str]], Retry]
+    ) -> list[Piece]:
+        """Return what is to push, after reading once in each run what this database rejected."""
+        if self._read_from != self._target.database_id:
+            self._rejected.read(master, self._target.database_id, streams, self._target.held, choose)
+            self._read_from = self._target.database_id
+        if self.on_invalid == "reject":
+            self._rejected.add(rejects.reject_unstorable_names(self._missing(streams)))
+        return self._missing(streams)
+
+    def choose_retries(self, tables: Sequence[Table], make_fit: prepare.MakeFit, unfit: frozenset[str]) -> Retry:
+        """Return which rejected rows to try again, if rows of some tables were rejected because these did not fit."""
+        fit = frozenset(name for name in unfit if prepare.is_fit(name, tables, make_fit))
+        kinds = frozenset() if self.on_invalid == "reject" else _INVALID_CHARACTERS
+        return Retry(self._retry_rejected, kinds, fit)
+
+    def _push_chunk(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared) -> Sifted:
+        """Push a chunk, or find what of it does not fit."""
+        try:
+            if not prepared.has_conflict:
+                return self._send(sender, chunk, prepared.tables)
+            found = prepared.rejected
+        except StreamRejectedError as error:
+            reason = Reason(rejected.STREAM, column="agent_id", message=error.reason)
+            found = rejects.reject_stream(chunk, error.stream, reason)
+        return Sifted(Sent({}, {}), found, plan.without(chunk, found))
+
+    def _send(self, sender: Sender, chunk: Sequence[Piece], tables: Sequence[Table]) -> Sifted:
+        """Send a chunk; if a row does not fit, send those that do.
+
+        If the server does not say what is wrong, as Citus in a COPY, send it once more by INSERT.
+        """
+        refused: ServerError | None = None
+        try:
+            return Sifted(sender.send(chunk, tables, self._target.held), ())
+        except InvalidRowError:
+            pass
+        except ServerError as error:
+            if error.is_unclear and not sender.inserts:
+                return self._send(attrs.evolve(sender, inserts=True), chunk, tables)
+            if not error.is_row_rejected:
+                raise
+            refused = error
+        try:
+            return sift(sender, chunk, tables, self._target.held, refused)
+        except ServerError as error:
+            if not error.is_unclear or sender.inserts:
+                raise
+            return self._send(attrs.evolve(sender, inserts=True), chunk, tables)
+
+    def _count(self, server: Server, sifted: Sifted, counts: _Counts) -> None:
+        """Take note of what became of a chunk."""
+        self._failures = 0
+        self._unreachable.succeed()
+        self._target.held.update(sifted.sent.held)
+        counts.add(sifted.sent)
+        self._rejected.add(sifted.rejected)
+        if sifted.too_small is not None:
+            self._replace_indexes(server, sifted.too_small, counts)
+        self._rejected.write_if_due()
+        self._receipt.write_if_due()
 
     def _update_tables(self, server: Server, tables: Sequence[Table], make_fit: prepare.MakeFit) -> None:
         recorded = own_tables.recorded_tables(server)
-        to_distribute = recorded.keys() - citus.distributed(server, recorded) if self._distribute else frozenset()
+        to_distribute = recorded.keys() - citus.distributed(server, recorded) if self.distribute else frozenset()
         try:
             prepare.update_tables(tables, recorded, make_fit, to_distribute)
         except ServerError as error:
@@ -316,35 +388,13 @@ class Pusher:
             self._target.updated_tables = tables
 
     def _missing(self, streams: Sequence[Stream]) -> list[Piece]:
-        return plan.missing(self._unreachable.without(streams), self._target.held, self._rejected)
+        return plan.missing(self._unreachable.without(streams), self._target.held, self._rejected.ranges)
 
-    def _send(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared, counts: _Counts) -> Sent:
-        """Send a chunk. If a row does not fit into indexes that pushes created, replace these, and send it again.
-
-        If the server does not say what is wrong, as Citus in a COPY, send it once more by INSERT.
-        """
-        while True:
-            try:
-                return sender.send(chunk, prepared.tables, self._target.held)
-            except ServerError as error:
-                if error.is_unclear and not sender.inserts:
-                    sender = attrs.evolve(sender, inserts=True)
-                    continue
-                if not error.is_row_rejected:
-                    raise
-                found = row_search.find_rejected_row(sender, chunk, prepared.filled, error)
-                if isinstance(found, RowRejectedError):
-                    raise found from error
-            statements = server_tables.index_starts(sender.server, found.table, found.indexes)
-            for statement in statements:
-                cause = "a row does not fit into an index; `edgeshard help postgres` says how to query the new one"
-                logger.warning(
-                    "push table %s: %s: %s", found.table.name, cause, statement, extra=fields(table=found.table.name)
-                )
-            counts.statements += statements
-
-    def _reject(self, rejected: Sequence[Rejected]) -> None:
-        """Leave these rows out from now on, until it is time to try them again."""
-        if rejected and not self._rejected:
-            self._rejected_at = time.monotonic()
-        self._rejected += rejected
+    def _replace_indexes(self, server: Server, too_small: TooSmall, counts: _Counts) -> None:
+        """Replace indexes that pushes created, and that a row does not fit into."""
+        table = too_small.table
+        statements = server_tables.index_starts(server, table, too_small.indexes)
+        for statement in statements:
+            cause = "a row does not fit into an index; `edgeshard help postgres` says how to query the new one"
+            logger.warning("push table %s: %s: %s", table.name, cause, statement, extra=fields(table=table.name))
+        counts.statements += statements

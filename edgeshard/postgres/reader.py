@@ -19,11 +19,13 @@ from edgeshard.master import (
     identity,
     pruned_ranges,
     receipts,
+    rejected,
     retired,
     streams,
     superseded,
     tombstone_gc,
 )
+from edgeshard.master.rejected import Listed, Reason
 from edgeshard.master.streams import Stream
 from edgeshard.master.tombstone_gc import Collected
 from edgeshard.postgres import names
@@ -107,6 +109,8 @@ class MasterReader:
             columns.setdefault(table, []).append((column, column_type))
         folded = {name: frozenset((old.lower(), new.lower()) for old, new in found) for name, found in arrows.items()}
         owners = {keys.history_name(name).lower(): names.table_name(name) for name, key in keyed.items() if key.history}
+        fixed = {name.lower(): frozenset(map(names.column_name, key.fixed)) for name, key in keyed.items()}
+        fixed |= {name: fixed[owner.lower()] for name, owner in keys.companions(keyed).items()}
         return [
             Table(
                 name,
@@ -115,6 +119,7 @@ class MasterReader:
                 keyed.get(name),
                 folded.get(name.lower(), frozenset()),
                 owners.get(name.lower(), ""),
+                fixed.get(name.lower(), frozenset()),
             )
             for name, found in columns.items()
         ]
@@ -193,10 +198,28 @@ class MasterReader:
         ((first,),) = self._fetch(sql, (ids.first, ids.last))
         return None if first is None else int(first)
 
+    def ids(self, table: Table, ids: Range) -> Iterator[int]:
+        """Yield those of these ids that a row of the table has, in order; each batch from a snapshot of its own."""
+        sql = f"SELECT _id FROM {quote(table.name)} WHERE _id BETWEEN ? AND ? ORDER BY _id LIMIT {_ROWS_MAX}"
+        first = ids.first
+        while found := self._fetch(sql, (first, ids.last)):
+            yield from (row_id for (row_id,) in found)
+            first = found[-1][0] + 1
+
+    def rejected(self, database_id: bytes) -> Iterator[Listed]:
+        """Yield the rows that a database rejected, as the master recorded them, from one snapshot."""
+        with database.translate_errors("push", self.path):
+            yield from rejected.listed(self._connection, database_id)
+
+    def rejection_reasons(self, database_id: bytes) -> list[Reason]:
+        """Return why a database rejected rows that are not dismissed."""
+        with database.translate_errors("push", self.path):
+            return rejected.reasons(self._connection, database_id)
+
     def batches(
         self, table: Table, ids: Range, encode: Callable[[Sequence[Row]], _T]
-    ) -> Iterator[tuple[Sequence[Row], _T]]:
-        """Yield the rows of a table that have one of these ids in batches, each with what `encode` makes of it.
+    ) -> Iterator[tuple[Sequence[int], _T]]:
+        """Yield the ids of a table's rows that have one of these ids in batches, each with what `encode` makes of it.
 
         A row is its stream's number, its seq and the sources of the columns that it fills. The size of a batch follows
         that of the encoded rows.
@@ -216,7 +239,7 @@ class MasterReader:
                 return
             batch: list[Row] = [row[1:] for row in found]
             encoded = encode(batch)
-            yield batch, encoded
+            yield [row[0] for row in found], encoded
             if len(found) < limit:
                 return
             after = found[-1][0]

@@ -78,6 +78,7 @@ class Table:
         key: its key, or None if it is not a keyed table.
         renames: the renames of its columns that the master knows, in lower case.
         history_of: the PostgreSQL name of the keyed table whose history this is, or "".
+        fixed: the PostgreSQL names of the columns that decide what is a version of what, and which version is kept.
         sent: the columns of PostgreSQL that its rows fill, once a table there was found or made fit.
     """
 
@@ -87,6 +88,7 @@ class Table:
     key: Key | None = None
     renames: frozenset[Arrow] = frozenset()
     history_of: str = ""
+    fixed: frozenset[str] = frozenset()
     sent: tuple[PgColumn, ...] = ()
 
     @property

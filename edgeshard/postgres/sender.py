@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
 
 from edgeshard.format.ranges import Range
+from edgeshard.master.streams import Stream
 from edgeshard.postgres import conflicts, encoding, own_tables, plan, reader, server_tables, values
+from edgeshard.postgres.encoding import to_parameters
+from edgeshard.postgres.options import ON_INVALID, OnInvalid
 from edgeshard.postgres.plan import OutdatedPlanError, Piece, RangesByStream
 from edgeshard.postgres.reader import MasterReader, NotTextError
 from edgeshard.postgres.schema import Table
@@ -16,8 +21,6 @@ from edgeshard.postgres.server import Server
 from edgeshard.postgres.target import Target
 from edgeshard.postgres.values import Row
 from edgeshard.sqlite import quote
-
-_NOT_TEXT = "a text in it is not valid UTF-8; its writer did not go through edgeshard"
 
 
 class OutdatedRangesError(Exception):
@@ -32,37 +35,21 @@ class OutdatedRangesError(Exception):
         self.held = held
 
 
-class RowRejectedError(Exception):
-    """PostgreSQL cannot store a row. Nothing was done.
-
-    Attributes:
-        row_id: the row's id in the master.
-        piece: the piece of the chunk that contains it.
-        table: its table.
-        column: the column that caused it, or "" if it is not a single column.
-        reason: why.
-    """
-
-    def __init__(self, row_id: int, piece: Piece, table: str, column: str, reason: str) -> None:
-        super().__init__(row_id, piece, table, column, reason)
-        self.row_id = row_id
-        self.piece = piece
-        self.table = table
-        self.column = column
-        self.reason = reason
+class InvalidRowError(Exception):
+    """A value of the chunk cannot be encoded: its row cannot be stored. Nothing was done."""
 
 
 class StreamRejectedError(Exception):
     """No row of a stream can be pushed. Nothing was done.
 
     Attributes:
-        piece: the piece of the chunk that has rows of it.
+        stream: the stream.
         reason: why.
     """
 
-    def __init__(self, piece: Piece, reason: str) -> None:
-        super().__init__(piece, reason)
-        self.piece = piece
+    def __init__(self, stream: Stream, reason: str) -> None:
+        super().__init__(stream, reason)
+        self.stream = stream
         self.reason = reason
 
 
@@ -88,12 +75,14 @@ class Sender:
         server: its connection.
         master: the master.
         inserts: whether to use only INSERT, which every server that speaks the protocol knows.
+        on_invalid: what to do with characters that PostgreSQL cannot store.
     """
 
     target: Target
     server: Server
     master: MasterReader
     inserts: bool
+    on_invalid: OnInvalid = "reject"
 
     def send(self, chunk: Sequence[Piece], tables: Sequence[Table], held: RangesByStream) -> Sent:
         """Send a chunk, all of it or nothing.
@@ -105,12 +94,25 @@ class Sender:
 
         Raises:
             OutdatedRangesError: PostgreSQL holds something else.
-            RowRejectedError, StreamRejectedError: it cannot store a row, or a stream.
+            InvalidRowError, StreamRejectedError: it cannot store a row, or a stream.
             OutdatedPlanError, OutdatedSchemaError: the master's rows, or a table there, changed.
-            ServerError: the server failed. If the connection was lost, it may still have committed.
+            ServerError: the server failed, or refused a row. If the connection was lost, it may still have committed.
         """
-        streams = plan.streams_in(chunk)
-        keyed = [table for table in tables if table.key is not None]
+        with self.transaction(chunk, tables, held) as before:
+            counts = self.send_rows(chunk, tables)
+            now = plan.held_after(before, chunk)
+            own_tables.write_ranges(self.server, before, now)
+        return Sent(counts, now)
+
+    @contextlib.contextmanager
+    def transaction(
+        self, chunk: Sequence[Piece], tables: Sequence[Table], held: RangesByStream
+    ) -> Iterator[dict[bytes, list[Range]]]:
+        """Run the block in a transaction that brings rows of a chunk, and yield what PostgreSQL held of its streams.
+
+        See `send` for arguments and errors. The block sends rows, and writes their ranges.
+        """
+        streams = [self.repaired(stream) for stream in plan.streams_in(chunk)]
         with self.server.transaction():
             self.target.lock_tables()
             agents = own_tables.lock_streams(self.server, streams)
@@ -118,18 +120,22 @@ class Sender:
             if before != {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}:
                 raise OutdatedRangesError(before)
             _check_agents(chunk, agents)
-            own_tables.lock_keyed_tables(self.server, keyed)
-            counts = self.send_rows(chunk, tables)
-            conflicts.settle(self.server, keyed, chunk)
-            now = plan.held_after(before, chunk)
-            own_tables.write_ranges(self.server, before, now)
-        return Sent(counts, now)
+            own_tables.lock_keyed_tables(self.server, (table for table in tables if table.key is not None))
+            yield before
+
+    def repaired(self, stream: Stream) -> Stream:
+        """Return a stream as PostgreSQL can store it, if characters are to be replaced or escaped."""
+        if self.on_invalid == "reject" or not has_invalid_name(stream):
+            return stream
+        texts = (values.repair_text(text, self.on_invalid) for text in (stream.agent_id, stream.began_at))
+        agent, began_at = texts
+        return attrs.evolve(stream, agent_id=agent, began_at=began_at)
 
     def send_rows(self, chunk: Sequence[Piece], tables: Sequence[Table]) -> dict[str, int]:
-        """Send the rows of a chunk in the open transaction, and return how many went into each table.
+        """Send the rows of a chunk in the open transaction, and settle keys; return how many went into each table.
 
         Raises:
-            RowRejectedError: PostgreSQL cannot store one.
+            InvalidRowError: a row cannot be encoded.
             OutdatedPlanError: the master's rows or columns changed.
             ServerError: the server failed, or refused a row.
         """
@@ -147,7 +153,29 @@ class Sender:
         # count superseded rows after reading, because more may be superseded while rows are read
         if missing and not 0 < missing <= self.master.superseded_rows({piece.stream.stream_no for piece in chunk}):
             raise OutdatedPlanError
+        conflicts.settle(self.server, (table for table in tables if table.key is not None), chunk)
         return counts
+
+    def encoder(self, table: Table, ids: Mapping[int, bytes], *, inserts: bool) -> Callable[[Sequence[Row]], Any]:
+        """Return a function that encodes rows of a table, as the master has them, for the server.
+
+        Args:
+            table: the table.
+            ids: the streams' ids by their numbers.
+            inserts: for an INSERT, or else for COPY.
+        """
+        pack = partial(to_parameters, table.sent_types) if inserts else encoding.compile_packer(table.sent_types)
+
+        def encode(rows: Sequence[Row]) -> Any:
+            rows = values.convert_rows(table.sent, rows)
+            try:
+                return pack(rows, ids)
+            except values.INVALID_VALUE:
+                if self.on_invalid == "reject":
+                    raise
+                return pack(values.repair_rows(table.sent, table.fixed, rows, self.on_invalid), ids)
+
+        return encode
 
     def _send_table(self, chunk: Sequence[Piece], table: Table) -> int:
         sent: list[int] = []
@@ -165,49 +193,27 @@ class Sender:
     def _batches(self, chunk: Sequence[Piece], table: Table, sent: list[int]) -> Iterator[Any]:
         """Yield the rows of a table as the server takes them, and append to `sent` how many each batch has."""
         ids = {piece.stream.stream_no: piece.stream.stream_id for piece in chunk}
-        pack = None if self.inserts else encoding.compile_packer(table.sent_types)
-
-        def encode(rows: Sequence[Row]) -> Any:
-            try:
-                rows = values.convert_rows(table.sent, rows)
-                if pack is None:
-                    return encoding.to_parameters(table.sent_types, rows, ids)
-                return pack(rows, ids)
-            except values.UnfitValueError as error:
-                raise _rejected(chunk, table, error.row, error.column, error.reason) from error
-            except KeyError as error:
-                cause = f"table {table.name} has rows of other streams than their blocks say"
-                raise reader.damaged(self.master.path, cause) from error
-            except values.INVALID_VALUE as error:
-                raise _find_rejected(chunk, table, rows, error) from error
-
+        encode = self.encoder(table, ids, inserts=self.inserts)
         try:
             for id_range in plan.id_ranges(chunk):
                 for rows, encoded in self.master.batches(table, id_range, encode):
                     sent.append(len(rows))
                     yield encoded
-        except NotTextError as error:
-            piece = plan.piece_with_id(chunk, error.row_id)
-            raise RowRejectedError(error.row_id, piece, table.name, "", _NOT_TEXT) from error
+        except KeyError as error:
+            cause = f"table {table.name} has rows of other streams than their blocks say"
+            raise reader.damaged(self.master.path, cause) from error
+        except (NotTextError, values.UnfitValueError, *values.INVALID_VALUE) as error:
+            raise InvalidRowError from error
+
+
+def has_invalid_name(stream: Stream) -> bool:
+    """Return whether PostgreSQL cannot store the agent's name of a stream, or when it began."""
+    return "\0" in stream.agent_id + stream.began_at
 
 
 def _check_agents(chunk: Sequence[Piece], agents: Mapping[bytes, str]) -> None:
     for piece in chunk:
-        agent = agents[piece.stream.stream_id]
-        if agent != piece.stream.agent_id:
+        agent, ours = agents[piece.stream.stream_id], piece.stream.agent_id
+        if agent not in {ours, *(values.repair_text(ours, mode) for mode in ON_INVALID[1:])}:
             reason = f"in PostgreSQL this is a stream of agent {agent!r}; one of the two databases is corrupt or forged"
-            raise StreamRejectedError(piece, reason)
-
-
-def _find_rejected(chunk: Sequence[Piece], table: Table, rows: Sequence[Row], error: Exception) -> Exception:
-    """Return the error that names the row which cannot be encoded, or the given error if no row is the cause."""
-    found = encoding.find_invalid(table.sent_types, rows)
-    if found is None:
-        return error
-    return _rejected(chunk, table, rows[found.row], table.sent[found.column].sources[0][0], found.reason)
-
-
-def _rejected(chunk: Sequence[Piece], table: Table, row: Row, column: str, reason: str) -> RowRejectedError:
-    stream_no, seq = row[:2]
-    piece = plan.piece_with_seq(chunk, stream_no, seq)
-    return RowRejectedError(piece.block.first_id + seq - piece.block.first, piece, table.name, column, reason)
+            raise StreamRejectedError(piece.stream, reason)

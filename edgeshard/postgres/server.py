@@ -115,7 +115,8 @@ class Server:
             yield
         except self._psycopg.Error as error:
             message = error.diag.message_primary or str(error)
-            raise ServerError(self._sqlstate(error), self.address.redact(message)) from None
+            names = (error.diag.column_name or "", error.diag.constraint_name or "")
+            raise ServerError(self._sqlstate(error), self.address.redact(message), *names) from None
 
     def _sqlstate(self, error: psycopg.Error) -> str | None:
         """Return the SQLSTATE of an error; psycopg rejects some values itself, without one."""
@@ -153,6 +154,26 @@ class Server:
             self.execute("COMMIT" if commit else "ROLLBACK")
         except BaseException:
             self._roll_back()
+            raise
+
+    @contextlib.contextmanager
+    def savepoint(self, *, keep: bool = True) -> Iterator[None]:
+        """Run the block in a part of the open transaction, which is rolled back alone if the block raises.
+
+        Constraints that the user deferred to the end of the transaction are checked at the end of the block.
+
+        Args:
+            keep: False rolls back at the end of the block as well.
+        """
+        defer, check = ("; SET CONSTRAINTS ALL DEFERRED", "SET CONSTRAINTS ALL IMMEDIATE; ")
+        roll_back, is_deferrable = "ROLLBACK TO edgeshard_part; ", self.is_postgresql
+        self.execute(f"SAVEPOINT edgeshard_part{defer if is_deferrable else ''}")
+        try:
+            yield
+            self.execute(f"{check if is_deferrable else ''}{'' if keep else roll_back}RELEASE edgeshard_part")
+        except Exception:
+            if self.is_usable:
+                self.execute(f"{roll_back}RELEASE edgeshard_part")
             raise
 
     def _roll_back(self) -> None:

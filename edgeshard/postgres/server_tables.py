@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+import uuid
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Final
 
 import attrs
 
+from edgeshard.errors import SchemaConflictError
 from edgeshard.postgres import citus, indexes, names, own_tables, schema, schema_changes
 from edgeshard.postgres.schema import PgColumn, ServerTable, Table
 from edgeshard.postgres.schema_changes import TableChanges
@@ -249,19 +251,24 @@ def column_list(table: Table) -> str:
     return ", ".join(["_stream", "_seq", *(quote(column.name) for column in table.sent)])
 
 
-def find_rejecting_column(server: Server, table: Table, values: Sequence[Any]) -> tuple[str, str] | None:
-    """Return the first column whose type does not accept its value, and the server's message; None if all do.
+def cast(server: Server, column: PgColumn, value: Any) -> None:
+    """Have the server convert a value to the type of its column.
 
-    Args:
-        server: the server, in no transaction.
-        table: the master's table.
-        values: one for each column that is sent, as parameters.
+    Raises:
+        ServerError: the type does not accept it.
     """
-    for column, value in zip(table.sent, values, strict=True):
-        try:
-            server.execute(f"SELECT CAST($1 AS {PG_TYPES[column.type]})", (value,))
-        except ServerError as error:
-            if not error.is_row_rejected:
-                raise
-            return column.sources[0][0], error.message
-    return None
+    server.execute(f"SELECT CAST($1 AS {PG_TYPES[column.type]})", (value,))
+
+
+def has_row(server: Server, table: Table, stream_id: bytes, seq: int) -> bool:
+    """Return whether a table has the row with this address."""
+    sql = f"SELECT 1 FROM {quote(table.pg_name)} WHERE _stream = $1 AND _seq = $2"
+    return bool(server.execute(sql, (uuid.UUID(bytes=stream_id), seq)))
+
+
+def is_fit(server: Server, table: Table) -> bool:
+    """Return whether a table can take the master's rows as it is."""
+    try:
+        return changes_for(server, table, has_own_tables=True)[1] == TableChanges()
+    except SchemaConflictError:
+        return False

@@ -49,10 +49,13 @@ _RETRYABLE: Final = ("40", "55P03")
 #: After these the connection is closed, or of no use.
 _CONNECTION_LOST: Final = ("08", "57P", "25P03")
 
-#: A row that cannot be stored, with any client: data exceptions, the user's constraints and triggers, limits.
-_ROW_REJECTED: Final = ("22", "23", "54", "42804", "09", "P0001")
+#: What has nothing to do with the rows that are sent: the connection, the user, the database, the server's state and
+#: features. Anything else may be a row that does not fit. Which codes a user's trigger raises, only the user knows.
+_NOT_A_ROW: Final = (
+    "00", "01", "02", "03", "08", "0A", "25", "28", "3B", "3D", "3F", "40", "42501", "53", "55", "57", "58", "72", "F0",
+    "HV", "XX",
+)  # fmt: skip
 
-#: ... but not this one, because the ranges say that the row is not there.
 _UNIQUE_VIOLATION: Final = "23505"
 
 #: Another device created the same table, column or index at the same moment.
@@ -65,12 +68,16 @@ class ServerError(Exception):
     Attributes:
         state: the SQLSTATE, or None if the connection failed without one.
         message: the server's words in one line, without secrets.
+        column: the column that it names, or "".
+        constraint: the constraint or index that it names, or "".
     """
 
-    def __init__(self, state: str | None, message: str) -> None:
+    def __init__(self, state: str | None, message: str, column: str = "", constraint: str = "") -> None:
         super().__init__(state, message)
         self.state = state
         self.message = message
+        self.column = column
+        self.constraint = constraint
 
     @property
     def is_retryable(self) -> bool:
@@ -89,8 +96,18 @@ class ServerError(Exception):
 
     @property
     def is_row_rejected(self) -> bool:
-        """Whether a row caused it."""
-        return (self.state or "").startswith(_ROW_REJECTED) and self.state != _UNIQUE_VIOLATION
+        """Whether a row may have caused it, if it is the answer to a statement that sends rows."""
+        return self.state is not None and not self.state.startswith(_NOT_A_ROW)
+
+    @property
+    def is_about_definitions(self) -> bool:
+        """Whether a table or column may be missing. A function of a user's trigger may also say this."""
+        return (self.state or "").startswith("42")
+
+    @property
+    def is_data_exception(self) -> bool:
+        """Whether a type cannot store a value."""
+        return (self.state or "").startswith("22")
 
     @property
     def is_limit_exceeded(self) -> bool:
@@ -98,8 +115,8 @@ class ServerError(Exception):
         return self.state == "54000"
 
     @property
-    def is_duplicate_row(self) -> bool:
-        """Whether the server has a row that the ranges do not name."""
+    def is_duplicate(self) -> bool:
+        """Whether a unique index refuses a row: the user's, or the primary key if the ranges do not name the row."""
         return self.state == _UNIQUE_VIOLATION
 
     @property

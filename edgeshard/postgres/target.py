@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgeshard.format.ranges import Range
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import citus, own_tables, server_tables
+from edgeshard.postgres import citus, own_tables, server_kind, server_tables
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.plan import OutdatedSchemaError
 from edgeshard.postgres.schema import Table
@@ -22,6 +22,7 @@ class Target:
 
     Attributes:
         address: where it is.
+        kind: what kind of server it is, and its version; "" until the first `update`.
         database_id: its id, 16 bytes; b"" until the first `update`.
         held: what it holds of each stream, by the stream's id. It stays known while the server is away.
         updated_tables: the master's tables when their renames, types and keys were last brought here, through this
@@ -30,6 +31,7 @@ class Target:
 
     def __init__(self, address: Address, *, distribute: bool = False) -> None:
         self.address = address
+        self.kind = ""
         self._distribute = distribute
         self.database_id = b""
         self.held: dict[bytes, list[Range]] = {}
@@ -86,6 +88,7 @@ class Target:
         if self._is_current:
             self.held.update(own_tables.held(server, (each for each in stream_ids if each not in self.held)))
             return
+        self.kind = str(server_kind.find(server))
         database_id = own_tables.ensure_identity(server)
         held = own_tables.held(server, stream_ids)
         # Set both at once: a receipt must never say that one database holds what another one does, or that it holds

@@ -13,10 +13,11 @@ import json
 import re
 import struct
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from edgeshard import format
+from edgeshard.postgres.options import OnInvalid
 from edgeshard.postgres.schema import PgColumn
 from edgeshard.records import types
 
@@ -52,7 +53,13 @@ INVALID_VALUE: Final = (
     struct.error,
 )
 
-HAS_NUL: Final = "it contains the character U+0000, which PostgreSQL's text and jsonb cannot store"
+
+class NulError(ValueError):
+    """A text contains U+0000."""
+
+    def __init__(self) -> None:
+        super().__init__("it contains the character U+0000, which PostgreSQL's text and jsonb cannot store")
+
 
 _TOO_FINE: Final = re.compile(r"[.,]\d{7}")
 
@@ -138,7 +145,7 @@ def parse_boolean(value: int) -> bool:
 
 def _text(value: str) -> str:
     if "\0" in value:
-        raise ValueError(HAS_NUL)
+        raise NulError
     return value
 
 
@@ -198,7 +205,7 @@ _decode_json: Final = json.JSONDecoder(
 def _check_texts(parsed: Any) -> None:
     if isinstance(parsed, str):
         if "\0" in parsed:
-            raise ValueError(HAS_NUL)
+            raise NulError
         parsed.encode()  # fails for half of a surrogate pair
     elif isinstance(parsed, list):
         for item in parsed:
@@ -207,6 +214,55 @@ def _check_texts(parsed: Any) -> None:
         for name, item in parsed.items():
             _check_texts(name)
             _check_texts(item)
+
+
+# -- invalid characters -----------------------------------------------------------------------------------------------
+
+#: An escape sequence of JSON. The group is that of an invalid character: half of a surrogate pair, or U+0000.
+_JSON_ESCAPE: Final = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u([dD][89a-fA-F][0-9a-fA-F]{2}|0000)|\\.", re.DOTALL
+)
+
+
+def repair_text(value: str, mode: OnInvalid) -> str:
+    r"""Return a text with each U+0000 replaced by U+FFFD, or by the six characters ``\u0000``."""
+    return value.replace("\0", "\\u0000" if mode == "escape" else "\N{REPLACEMENT CHARACTER}")
+
+
+def repair_json(value: str, mode: OnInvalid) -> str:
+    r"""Return a JSON text whose strings have U+FFFD, or the six characters ``\uXXXX``, for invalid characters."""
+
+    def repaired(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        return f"\\\\u{match[1].lower()}" if mode == "escape" else "\N{REPLACEMENT CHARACTER}"
+
+    return _JSON_ESCAPE.sub(repaired, value)
+
+
+_REPAIRS: Final[Mapping[str, Callable[[str, OnInvalid], str]]] = {"text": repair_text, "json": repair_json}
+
+
+def repair_rows(columns: Sequence[PgColumn], fixed: Collection[str], rows: Sequence[Row], mode: OnInvalid) -> list[Row]:
+    """Return converted rows without characters that PostgreSQL cannot store, except in some columns.
+
+    Args:
+        columns: the columns that the rows fill.
+        fixed: the names of columns that decide what is a version of what. Two keys must not become one.
+        rows: the rows.
+        mode: "replace" or "escape".
+    """
+    repairs = [None if column.name in fixed else _REPAIRS.get(column.type) for column in columns]
+    return [
+        (
+            *row[:2],
+            *(
+                repair(value, mode) if repair is not None and isinstance(value, str) else value
+                for value, repair in zip(row[2:], repairs, strict=True)
+            ),
+        )
+        for row in rows
+    ]
 
 
 def _unchanged(value: Any) -> Any:

@@ -17,7 +17,7 @@ from edgeshard.files import scan
 from edgeshard.options import MAX_INTERVAL_S
 from edgeshard.postgres import plan
 from edgeshard.postgres.address import parse_dsn
-from edgeshard.postgres.options import BATCH, INTERVAL_S, Listener
+from edgeshard.postgres.options import BATCH, INTERVAL_S, Listener, OnInvalid
 from edgeshard.postgres.pusher import Pusher
 from edgeshard.postgres.reader import MasterReader
 
@@ -34,6 +34,8 @@ class PushWatcher:
         interval_s: how often to check whether a merge brought rows, in seconds.
         batch: rows per transaction.
         inserts: use only INSERT.
+        retry_rejected: try rejected rows again, once.
+        on_invalid: what to do with characters that PostgreSQL cannot store.
         distribute: see `Pusher`.
         listener: receives what happens.
 
@@ -49,6 +51,8 @@ class PushWatcher:
         interval_s: float = INTERVAL_S,
         batch: int = BATCH,
         inserts: bool = False,
+        retry_rejected: bool = False,
+        on_invalid: OnInvalid = "reject",
         distribute: bool = False,
         listener: Listener | None = None,
     ) -> None:
@@ -66,6 +70,8 @@ class PushWatcher:
             parse_dsn(dsn),
             batch=batch,
             inserts=inserts,
+            retry_rejected=retry_rejected,
+            on_invalid=on_invalid,
             distribute=distribute,
             should_stop=lambda: self._should_stop,
         )
@@ -113,7 +119,7 @@ class PushWatcher:
             return  # nothing was merged yet
         with MasterReader(self._path) as master:
             state = master.state()
-        if state == self._pushed_state and not self._pusher.retries_rejected:
+        if state == self._pushed_state and not self._pusher.retries_tables:
             if time.monotonic() - self._pushed_at > IDLE_S:
                 self._pusher.close()
             return

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from edgeshard.reports.prune import combine_prunes as combine_prunes
     from edgeshard.reports.push import PushReport as PushReport
     from edgeshard.reports.push import Rejected as Rejected
+    from edgeshard.reports.push import RejectedRange as RejectedRange
+    from edgeshard.reports.push import RejectedReport as RejectedReport
     from edgeshard.reports.rows import Blocked as Blocked
     from edgeshard.reports.rows import Gap as Gap
     from edgeshard.reports.rows import Quarantined as Quarantined
@@ -121,7 +123,7 @@ _NAMES: Final = {
     ),
     "merge": ("GAPS_MAX", "MergeReport"),
     "prune": ("PrunableTable", "PruneReport", "combine_prunes"),
-    "push": ("PushReport", "Rejected"),
+    "push": ("PushReport", "Rejected", "RejectedRange", "RejectedReport"),
     "rows": ("Blocked", "Gap", "Quarantined", "RowStates", "add_states"),
     "salvage": ("SalvageReport",),
     "service": ("MergeStatus", "WatcherStatus"),

@@ -191,6 +191,7 @@ ProblemKind = Literal[
     "clock-doubtful",
     "agent-clock-ahead",
     "receipt-unconfirmed",
+    "rejected",
 ]
 
 
@@ -236,6 +237,7 @@ class StatusReport(Report):
         blocked_rows: those pending rows that cannot be merged, because their table contradicts the master's.
         write_stats: bytes written to the files, as far as they are counted.
         budget: the disk budget, or None if the store has none.
+        rejected_rows: rows that PostgreSQL databases rejected in pushes, and that nobody dismissed.
         peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
         space: what fills the store, in bytes by kind.
         unnamed: why rows may be missing that cannot be named, or "".
@@ -270,6 +272,7 @@ class StatusReport(Report):
     blocked_rows: int = 0
     watcher: WatcherStatus | None = None
     merge: MergeStatus | None = None
+    rejected_rows: int = 0
     problems: tuple[Problem, ...] = ()
 
     @property

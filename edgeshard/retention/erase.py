@@ -25,6 +25,7 @@ from edgeshard.master import (
     extents,
     identity,
     pruned_ranges,
+    rejected,
     retirement,
     streams,
     superseded,
@@ -192,6 +193,7 @@ def _is_done(connection: Connection, number: int, seqs: list[Range]) -> bool:
 def _erase(connection: Connection, number: int, seqs: list[Range]) -> int:
     """Erase some rows of a stream, in the caller's transaction; return how many there were."""
     taken = by_address.take_out(connection, number, seqs, pruned_ranges.ERASED)
+    rejected.erase(connection, number, seqs)
     count = superseded.counts_of(connection, [number]).get(number, 0)
     superseded.subtract(connection, number, min(count, taken.without_row))
     held = diff.held_around(connection, number, seqs)

@@ -38,6 +38,7 @@ from edgeshard.shard import health, row_sizes
 from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
+from edgeshard.shard.wal_limit import WalLimit
 from edgeshard.sqlite import Connection
 
 if TYPE_CHECKING:
@@ -129,7 +130,10 @@ class Handle:
         self._lookups = lookups
         self._meter = meter
         self._quota = quota
-        if quota is not None:
+        self._wal_limit = WalLimit(self.path, durability)  # without a quota
+        if quota is None:
+            self._wal_limit.begin(connection)
+        else:
             quota.start(connection, meter, weakref.WeakMethod(self._check_soon))
         health.watch_forks(self)
 
@@ -249,6 +253,8 @@ class Handle:
         if self._lock_file is not None:
             self._lock_file.retake()
         self._meter.record_if_due(self._connection, now)
+        if self._quota is None:
+            self._upkeep_at = min(self._upkeep_at, self._wal_limit.follow(self._connection, now))
         if not self._depth:
             self._check_at = self._upkeep_at
         if self._quota is not None:

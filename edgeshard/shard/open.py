@@ -38,17 +38,6 @@ _ADVICE: Final = (
     "is closed: store.shard(agent, wait=seconds)"
 )
 
-#: The writer checkpoints its own WAL once it has grown to this, in pages of 1024 bytes, because no merger did. A
-#: checkpoint takes as long as writing as many bytes to the disk: 8 to 15 ms for 4 MB, 20 to 38 ms for 16 MB (measured).
-CHECKPOINT_PAGES: Final = 4_000
-
-#: At "power" it is less, so that the WAL stays below the size at which a merger truncates the shard.
-CHECKPOINT_PAGES_AT_POWER: Final = 2_800
-
-#: When the WAL restarts it is not cut to less than this, in bytes: overwriting what is there takes half the time of an
-#: fsync that makes the file longer (measured).
-WAL_BYTES: Final = 3_000_000
-
 _RESCUE: Final = (
     "Move it and its WAL (-wal) away, salvage its rows there with Store.salvage (`edgeshard salvage`), then open the "
     "shard again"
@@ -179,11 +168,7 @@ def _connect(path: str, agent: str, durability: Durability) -> Connection:
                 cause = f"it belongs to agent {owner!r}, not to {agent!r}; move it back to where it came from"
                 raise FormatError("open shard", path, cause)
             sqlite.set_synchronous(connection, DURABILITIES[durability])
-            is_power = durability == "power"
-            pages = CHECKPOINT_PAGES_AT_POWER if is_power else CHECKPOINT_PAGES
-            connection.wal_autocheckpoint(pages * format.SHARD_PAGE_SIZE // connection.pragma("page_size"))
-            connection.pragma("journal_size_limit", WAL_BYTES)
-            if is_power:
+            if durability == "power":
                 # an earlier handle at "process" may have left the file's name unsynced
                 folders.sync_path(os.path.dirname(path))
         except BaseException:

@@ -14,6 +14,7 @@ from edgeshard.errors import DamagedError, EdgeshardError, FormatError, OutOfDes
 from edgeshard.files import fingerprint, os_errors, paths, scan
 from edgeshard.files.fingerprint import State
 from edgeshard.files.scan import ShardFile
+from edgeshard.format import blocks
 from edgeshard.format.ranges import Range
 from edgeshard.sources import checksum, identity, readonly_copy
 from edgeshard.sources.source import Blocked, Source, SourceTable
@@ -199,6 +200,9 @@ def named_sources(paths: Iterable[str | os.PathLike[str]]) -> list[SourceRun]:
 def groups(runs: list[SourceRun], max_size: Callable[[], int | None] = lambda: None) -> Iterator[list[SourceRun]]:
     """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached.
 
+    Shards are truncated once their whole group is copied. So a group ends once its shards are as large as what one
+    transaction copies: their agents should not write much meanwhile, which a truncation would have to keep.
+
     Args:
         runs: the sources.
         max_size: called for each group; returns how many may be attached at once, or None for as many as possible.
@@ -207,9 +211,19 @@ def groups(runs: list[SourceRun], max_size: Callable[[], int | None] = lambda: N
     while left:
         free = os_errors.free_descriptors()
         fitting = GROUP_SIZE if free is None else (free - _SPARE_DESCRIPTORS) // _DESCRIPTORS
-        size = max(1, min(GROUP_SIZE, fitting, max_size() or GROUP_SIZE))
+        size = max(1, min(_fitting_into_chunk(left), fitting, max_size() or GROUP_SIZE))
         yield left[:size]
         left = left[size:]
+
+
+def _fitting_into_chunk(runs: list[SourceRun]) -> int:
+    """Return how many of the runs, from the first on, one transaction copies, going by the size of the files."""
+    total = 0
+    for count, run in enumerate(runs[:GROUP_SIZE]):
+        total += run.file.file_bytes + run.file.wal_bytes
+        if total > blocks.CHUNK_BYTES:
+            return count
+    return GROUP_SIZE
 
 
 @contextlib.contextmanager

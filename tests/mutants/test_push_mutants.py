@@ -11,7 +11,7 @@ import pytest
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.format.ranges import Range
-from edgeshard.postgres import address, own_tables, plan, rejects
+from edgeshard.postgres import address, own_tables, plan
 from edgeshard.postgres.sender import OutdatedRangesError, Sender, Sent
 from edgeshard.postgres.target import Target
 
@@ -150,13 +150,12 @@ def show_everything(said: Mapping[str, str]) -> str:
     return " ".join(said.values())
 
 
-def reject_only_the_row(origin: Any, refusals: Any, error: Any) -> Any:
+def reject_only_the_row(piece: Any, row_id: int, transaction_at: Any) -> Any:
     """Leave out only the row, and not the writer's transaction."""
-    with mock.patch.object(type(origin), "transaction_at", return_value=None):
-        return REFUSAL_OF(origin, refusals, error)
+    return TRANSACTION_OF(piece, row_id, lambda _: None)
 
 
-REFUSAL_OF = rejects.reject_row
+TRANSACTION_OF = plan.transaction_of
 
 BOTH = {"inserts": False}
 AFTER_COMMIT, BEFORE_COMMIT = {**BOTH, "moment": "after"}, {**BOTH, "moment": "before"}
@@ -199,7 +198,7 @@ MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[s
         BOTH,
     ),
     "reject a row without its transaction": (
-        [(rejects, "reject_row", reject_only_the_row)],
+        [(plan, "transaction_of", reject_only_the_row)],
         tests.test_a_transaction_with_a_row_that_cannot_go_stays_behind_whole,
         BOTH,
     ),

@@ -88,5 +88,6 @@ PROBLEMS: dict[ProblemKind, tuple[Level, StatusReport]] = {
     "budget-high": ("yellow", judged(budget=budget(8_000_001))),
     "clock-doubtful": ("yellow", judged(clock=ClockReport(AT, AT, 86_401.0))),
     "agent-clock-ahead": ("yellow", judged(master={"clocks_ahead": (ClockAhead("pump", "last", 9e5),)})),
+    "rejected": ("yellow", judged(rejected_rows=3)),
     "receipt-unconfirmed": ("yellow", judged(peers=(PEER, attrs.evolve(PEER, trusted_at=None)))),
 }

@@ -48,7 +48,7 @@ def test_every_report_prints_as_the_base_does(cls: type[reports.Report]) -> None
 
 @given(TEXTS)
 def test_a_report_is_one_printable_line(text: str) -> None:
-    rejected = reports.Rejected(text, text, 1, 2, 1, text, text, text)
+    rejected = reports.Rejected(text, text, text, text, text, text, 1, 1, text, text, 1, 2, 1)
     for report in (rejected, reports.Gap(text, text, 1, 2), reports.Quarantined(text, text)):
         assert str(report).isprintable()
 

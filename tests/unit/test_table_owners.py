@@ -40,6 +40,8 @@ OWNERS = {
     "_edgeshard_clock": {"master/store_clock.py"},
     "_edgeshard_receipts": {"master/receipts.py"},
     "_edgeshard_peers": {"master/receipts.py"},
+    "_edgeshard_rejections": {"master/rejected.py"},
+    "_edgeshard_rejected": {"master/rejected.py"},
     "_edgeshard_write_stats": {"master/write_stats.py"},
     "_edgeshard_shards": {"master/shard_states.py"},
     "_edgeshard_proven": {"master/proven.py"},

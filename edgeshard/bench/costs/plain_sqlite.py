@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edgeshard import format
 from edgeshard.master import database
-from edgeshard.shard.open import CHECKPOINT_PAGES
+from edgeshard.shard import wal_limit
 from edgeshard.sqlite import Connection
 
 #: Columns of the table that `sample_rows.Sample` declares.
@@ -43,7 +43,7 @@ def bare_shard(path: Path, table: str, columns: str) -> Iterator[Any]:
         columns: its columns after the key, as declared.
     """
     with bare_database(path, format.SHARD_PAGE_SIZE, "NORMAL") as connection:
-        connection.wal_autocheckpoint(CHECKPOINT_PAGES)
+        connection.wal_autocheckpoint(wal_limit.LEAST_BYTES // format.SHARD_PAGE_SIZE)
         connection.execute(f"CREATE TABLE {table}(_id INTEGER PRIMARY KEY, {columns}) STRICT")
         yield connection.cursor()
 
@@ -54,7 +54,7 @@ def bare_master(path: Path) -> Iterator[Connection]:
     with bare_database(path, format.MASTER_PAGE_SIZE, "FULL") as connection:
         connection.pragma("cache_size", -32_000)
         connection.pragma("journal_size_limit", database._WAL_BYTES)
-        connection.wal_autocheckpoint(database._CHECKPOINT_PAGES)
+        connection.wal_autocheckpoint(database.CHECKPOINT_BYTES // format.MASTER_PAGE_SIZE)
         yield connection
 
 

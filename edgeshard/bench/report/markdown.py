@@ -8,14 +8,16 @@ from edgeshard.bench.costs.curve import Curve
 from edgeshard.bench.goals.goal import Outcome
 from edgeshard.bench.machine import Machine
 from edgeshard.bench.report import goals_table, tables
+from edgeshard.bench.report.verdict import question, verdict
 from edgeshard.bench.summary import Summary
 
 
 def report(
     machine: Machine, summaries: Sequence[Summary], curves: Sequence[Curve] = (), outcomes: Sequence[Outcome] = ()
 ) -> str:
-    """Return the whole report: the machine, the goals, the tables, what the columns mean, and the curves."""
-    parts = [str(machine)]
+    """Return the whole report: the question, the answer, the machine, the goals, all tables, and the curves."""
+    answer = verdict(summaries, outcomes)
+    parts = [f"## {question(summaries, outcomes)}", *([answer] if answer else []), str(machine)]
     if outcomes:
         parts.append(goals_section(outcomes))
     if summaries:

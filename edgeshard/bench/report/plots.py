@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from edgeshard import charts
-from edgeshard.bench.systems import SYSTEMS
+from edgeshard.bench.report.tables import title_of
 from edgeshard.bench.units import duration, number
 
 #: edgeshard's colour stands out. The colours suit colour-blind readers.
@@ -29,12 +29,18 @@ _OTHER_COLORS: Final = ("#d1380f", "#0072b2", "#e69f00", "#9a9a9a")
 Points = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def line_plot(title: str, x_title: str, lines: Points, format_value: Callable[[float], str]) -> str:
+#: What is written along the axis of the figures.
+HIGHER: Final = "higher is better"
+LOWER: Final = "lower is better"
+
+
+def line_plot(title: str, x_title: str, y_title: str, lines: Points, format_value: Callable[[float], str]) -> str:
     """Draw lines over two logarithmic axes, or return "" if there is no point to draw.
 
     Args:
         title: what the plot shows.
         x_title: what the x axis counts.
+        y_title: `HIGHER` or `LOWER`.
         lines: the points; only those above 0 are drawn.
         format_value: formats a value of the y axis.
     """
@@ -43,25 +49,19 @@ def line_plot(title: str, x_title: str, lines: Points, format_value: Callable[[f
     if not kept:
         return ""
     colors = {name: color_of(name, index) for index, name in enumerate(kept)}
-    return charts.logarithmic_lines(title, x_title, kept, colors, number, format_value)
+    return charts.logarithmic_lines(title, x_title, y_title, kept, colors, number, format_value)
 
 
 def bar_plot(title: str, values: Mapping[str, float], format_value: Callable[[float], str]) -> str:
-    """Draw one bar per system, starting at 0."""
-    return charts.bars(
-        title, [(title_of(name), value, color_of(name, 0)) for name, value in values.items()], format_value
-    )
+    """Draw one bar per system, starting at 0, of a figure of which more is better."""
+    found = [(title_of(name), value, color_of(name, 0)) for name, value in values.items()]
+    return charts.bars(title, HIGHER, found, format_value)
 
 
 def percentile_plot(title: str, heads: Sequence[str], lines: Mapping[str, Sequence[float]]) -> str:
-    """Draw durations over their percentiles, with a logarithmic y axis."""
+    """Draw durations, of which less is better, over their percentiles, with a logarithmic y axis."""
     series = [charts.Series(values, color_of(name, index)) for index, (name, values) in enumerate(lines.items())]
-    return charts.logarithmic_steps(title, heads, series, duration)
-
-
-def title_of(name: str) -> str:
-    """Return the label of a line in the legend."""
-    return SYSTEMS[name].title if name in SYSTEMS else name
+    return charts.logarithmic_steps(title, LOWER, heads, series, duration)
 
 
 def color_of(name: str, index: int) -> str:

@@ -5,8 +5,6 @@ and reports that the second one is refused. The system for threads runs all agen
 system is measured like that.
 
 Turso and its MVCC mode are beta. Whatever it raises is shown in the table.
-
-``python -m edgeshard.bench.systems.turso PATH`` opens a database, or prints the class of the error that it gets.
 """
 
 from __future__ import annotations
@@ -31,6 +29,8 @@ GUARANTEE: Final = {
     "process": "journal_mode=mvcc, synchronous=NORMAL",
     "power": "journal_mode=mvcc, synchronous=FULL",
 }
+#: The second process's module. Not imported here: it runs in its own process.
+_SECOND_PROCESS: Final = f"{__package__}.turso_second_process"
 
 
 def _open(path: str) -> Any:
@@ -166,7 +166,7 @@ class Turso:
 def _second_process(path: str) -> str:
     """Return the class of the error of another process that opens a database we have open, or ""."""
     process = subprocess.run(
-        [sys.executable, "-m", __name__, path],
+        [sys.executable, "-m", _SECOND_PROCESS, path],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -183,16 +183,3 @@ def with_processes(setting: Setting) -> Turso:
 def with_threads(setting: Setting) -> Turso:
     """Create the system for agents that are threads of one process."""
     return Turso(setting, in_threads=True)
-
-
-def _main(path: str) -> None:
-    import turso
-
-    try:
-        _open(path).close()
-    except turso.Error as error:
-        sys.stdout.write(type(error).__name__)
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])

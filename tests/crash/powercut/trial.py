@@ -19,7 +19,7 @@ from edgeshard.format import blocks
 from edgeshard.master import arrivals, database
 from edgeshard.merge import chunk, locks, truncate
 from edgeshard.retention import plan, shrink
-from edgeshard.shard import open as shard_open
+from edgeshard.shard import wal_limit
 from edgeshard.sources import attach
 from tests.crash.powercut import os_calls, workload
 from tests.crash.powercut.contents import Found, ViolationError, look
@@ -61,6 +61,7 @@ class Settings:
     @classmethod
     def draw(cls, rng: random.Random, prunes: random.Random) -> Settings:
         """Draw settings; those of prunes come from a separate generator, so that trials without prunes stay the same."""
+        cuts = random.Random(str(rng.getstate()))  # draws nothing from the others, so that those stay the same
         limits = (
             (blocks, "CHUNK_BYTES", rng.choice((200, 2_000, blocks.CHUNK_BYTES))),
             (attach, "GROUP_SIZE", rng.choice((1, 2, attach.GROUP_SIZE))),
@@ -68,11 +69,13 @@ class Settings:
             (truncate, "_PUT_BACK_ROWS", rng.choice((0, 2, truncate._PUT_BACK_ROWS))),
             (truncate, "_LONG_WAL_BYTES", rng.choice((0, 8_000, truncate._LONG_WAL_BYTES))),
             (truncate, "_DEAD_BYTES", rng.choice((0, truncate._DEAD_BYTES))),
-            (shard_open, "CHECKPOINT_PAGES_AT_POWER", rng.choice((3, 20, shard_open.CHECKPOINT_PAGES_AT_POWER))),
+            (wal_limit, "LEAST_BYTES_AT_POWER", rng.choice((3_072, 20_480, wal_limit.LEAST_BYTES_AT_POWER))),
             (truncate, "_SHRINK_BYTES", rng.choice((1, 4_000, truncate._SHRINK_BYTES))),
-            (shard_open, "CHECKPOINT_PAGES", rng.choice((3, 20, shard_open.CHECKPOINT_PAGES))),
-            (shard_open, "WAL_BYTES", rng.choice((0, 4_000, shard_open.WAL_BYTES))),
-            (database, "_CHECKPOINT_PAGES", rng.choice((3, 30, database._CHECKPOINT_PAGES))),
+            (wal_limit, "LEAST_BYTES", rng.choice((3_072, 20_480, wal_limit.LEAST_BYTES))),
+            (wal_limit, "KEPT_BYTES", rng.choice((0, 4_000, wal_limit.KEPT_BYTES))),
+            (database, "CHECKPOINT_BYTES", rng.choice((12_288, 122_880, database.CHECKPOINT_BYTES))),
+            (wal_limit, "MOST_BYTES", 0),  # so that writers checkpoint
+            (truncate, "_CUT_WAL_BYTES", cuts.choice((0, 8_000, truncate._CUT_WAL_BYTES))),
             (database, "_WAL_BYTES", rng.choice((0, 20_000, database._WAL_BYTES))),
             (plan, "FIRST_ROWS", prunes.choice((1, 3, plan.FIRST_ROWS))),
             (plan, "MIN_ROWS", 1),

@@ -23,8 +23,8 @@ from edgeshard.format import blocks
 from edgeshard.master import database
 from edgeshard.merge import merger, truncate
 from edgeshard.options import Durability
-from edgeshard.shard import open as shard_open
 from edgeshard.shard import quota as shard_quota
+from edgeshard.shard import wal_limit
 from edgeshard.sqlite import connection as sqlite_connection
 
 _T = TypeVar("_T")
@@ -541,11 +541,12 @@ def make_small(patch: Callable[[object, str, object], object]) -> None:
     """Make limits small, so that little data needs several chunks and checkpoints by writers; and wait for no lock."""
     real = sqlite_connection._busy_handler
     patch(sqlite_connection, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
-    patch(shard_open, "CHECKPOINT_PAGES", 12)
-    patch(shard_open, "CHECKPOINT_PAGES_AT_POWER", 12)
+    patch(wal_limit, "LEAST_BYTES", 12 << 10)
+    patch(wal_limit, "LEAST_BYTES_AT_POWER", 12 << 10)
+    patch(wal_limit, "MOST_BYTES", 0)
     patch(shard_quota, "_CHECKPOINT_PART", 0.2)
     patch(truncate, "_LONG_WAL_BYTES", 0)
-    patch(database, "_CHECKPOINT_PAGES", 20)
+    patch(database, "CHECKPOINT_BYTES", 20 * 4096)
     patch(blocks, "CHUNK_BYTES", 12_000)
     patch(merger, "_AGENTS_CHECKED", 2)
     patch(scan, "FRESH_S", -1.0)  # what a failing merge believes of a shard, the next one does not ask again

@@ -543,7 +543,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_shows_a_plot_for_each_questio
     addresses = set(re.findall(r"https?://[^\s\"'<]+", text))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not addresses
     assert "not run: &lt;nothing&gt; installed" in text
-    assert '<td class="wrong">1 LOST</td>' in text
+    assert '<td class="wrong" colspan=1>1 LOST</td>' in text
+    assert "<h1>How many rows per second can 1 to 10 agents store, " in text
+    assert 2 * 4 + 1 == text.count("higher is better") + text.count("lower is better")
     assert "--html &lt;file&gt;" in text
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,9 @@ import edgeshard
 from edgeshard import cli
 from edgeshard.cli import exits, status_page
 from edgeshard.reports import Gap
+from tests.support import browser as chromium
 
 pytestmark = pytest.mark.slow
-
-#: What distributions call it.
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-#: Nothing that it would ask the network for; a root, as in containers, has no sandbox.
-_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 
 #: The agents of the page; one has a name that would run, and one that is as wide as a page.
 _AGENTS = ("door", "<script>document.title = 'run'</script>", "W" * 200)
@@ -64,16 +57,9 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Yield a browser. EDGESHARD_TEST_CHROMIUM is its path; where it is set, as in CI, the tests are never skipped."""
-    found = os.environ.get("EDGESHARD_TEST_CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
-    if found is None:
-        pytest.skip("there is no Chromium here; install it (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=_OPTIONS)
+    """Yield a browser."""
+    with chromium.opened() as opened:
         yield opened
-        opened.close()
 
 
 def measured(browser: Any, path: Path, width: int, scheme: str) -> dict[str, Any]:

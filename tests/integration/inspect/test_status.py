@@ -662,7 +662,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     kinds = {key: type(value).__name__ for key, value in report.items()}
     assert {
         "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
-        "quarantined_shards": "int", "blocked_rows": "int", "at": "str", "watching": "bool", "watcher": "NoneType", "merge": "NoneType", "master": "dict", "shards": "list", "gaps": "list",
+        "quarantined_shards": "int", "blocked_rows": "int", "rejected_rows": "int", "at": "str", "watching": "bool", "watcher": "NoneType", "merge": "NoneType", "master": "dict", "shards": "list", "gaps": "list",
         "budget": "NoneType", "states": "dict", "peers": "list", "unnamed": "str", "clock": "dict", "space": "dict",
         "problems": "list", "verdict": "str", "headline": "str",
         "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",

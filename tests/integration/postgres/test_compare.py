@@ -123,6 +123,16 @@ def test_rejected_rows_are_no_differences(store: edgeshard.Store, pg: str) -> No
     assert (True, 1, 1) == (report.ok, report.rows, report.remaining)
 
 
+def test_rows_that_the_push_changed_on_request_are_counted_apart(store: edgeshard.Store, pg: str) -> None:
+    with store.shard("a") as shard:
+        shard.write({"text": "a\0b"})
+        shard.write({"text": "ab"})
+    store.merge()
+    assert 2 == store.push(pg, on_invalid="replace").rows
+    report = store.verify_against(pg, deep=True)
+    assert (True, 2, 1) == (report.ok, report.rows, report.unchecked)
+
+
 # -- keyed tables -----------------------------------------------------------------------------------------------------
 
 

@@ -289,7 +289,8 @@ def test_each_accepted_value_is_pushed_but_for_those_that_the_guide_names(
     store.merge()
     report = store.push(pg, inserts=inserts)
     named = ["äö\0ü", decimal.Decimal("1E+200000"), decimal.Decimal("1E-999999"), "\0"]
-    assert named == [seqs[rejected.seq] for rejected in report.rejected]
+    ranges = store.rejected().ranges
+    assert named == [seqs[seq] for rejected in ranges for seq in range(rejected.first, rejected.last + 1)]
     assert len(seqs) - len(named) == report.rows
 
 

@@ -1,0 +1,108 @@
+"""Report which rows PostgreSQL databases rejected and why, and dismiss them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from edgeshard import sqlite
+from edgeshard.errors import ConfigurationError
+from edgeshard.master import database, rejected
+from edgeshard.master.rejected import Listed
+from edgeshard.reports import Rejected, RejectedRange, RejectedReport
+
+#: The longest reason of a user, in characters.
+_WHY_CHARS_MAX: Final = 1_000
+
+
+def report(path: Path, limit: int) -> RejectedReport:
+    """Return what is rejected according to a master, with the addresses of at most `limit` ranges.
+
+    Raises:
+        StorageError: the master cannot be read.
+    """
+    connection = database.open_master(path, writable=False)
+    try:
+        with database.translate_errors("read rejected rows of", path), sqlite.read_snapshot(connection):
+            ranges = tuple(map(_range, itertools.islice(rejected.listed(connection), limit)))
+            reasons = summarise(rejected.listed(connection))
+    finally:
+        connection.close()
+    return RejectedReport(
+        rejected=tuple(item for item in reasons if not item.dismissed_at),
+        dismissed=tuple(item for item in reasons if item.dismissed_at),
+        ranges=ranges,
+    )
+
+
+def dismiss(path: Path, why: str, table: str, *, dry_run: bool) -> RejectedReport:
+    """Dismiss rejected rows; see `Store.dismiss_rejected`.
+
+    Raises:
+        ConfigurationError: `why` is empty or too long.
+        StorageError: the master cannot be read or written.
+    """
+    if not why.strip() or len(why) > _WHY_CHARS_MAX:
+        cause = f"why must be a text of 1 to {_WHY_CHARS_MAX} characters, for those who read the report later"
+        raise ConfigurationError("dismiss rejected rows of", path, cause)
+    if dry_run:
+        before = report(path, 0)
+        wanted = tuple(item for item in before.rejected if table.lower() in ("", item.table.lower()))
+        return attrs.evolve(before, rejected=wanted)
+    connection = database.open_master(path, writable=True)
+    try:
+        with database.translate_errors("dismiss rejected rows of", path):
+            rejected.dismiss(connection, why, table)
+    finally:
+        connection.close()
+    return report(path, 0)
+
+
+def summarise(listed: Iterable[Listed]) -> tuple[Rejected, ...]:
+    """Return one item for each reason, in the order of the first address of each, in the memory of these."""
+    found: dict[object, Rejected] = {}
+    for item in listed:
+        rows, reason = item.rejection, item.rejection.reason
+        key = (item.database_id, reason, item.dismissed_why, item.dismissed_at)
+        before = found.get(key)
+        if before is None:
+            found[key] = Rejected(
+                database=item.database_id.hex(),
+                kind=reason.kind,
+                table=reason.table,
+                column=reason.column,
+                constraint=reason.constraint,
+                reason=reason.message or f"PostgreSQL rejects it (SQLSTATE {reason.kind})",
+                rows=len(rows.seqs),
+                ranges=1,
+                agent=item.agent_id,
+                stream=item.stream_id.hex(),
+                first=rows.seqs.first,
+                last=rows.seqs.last,
+                seq=rows.seq,
+                dismissed_why=item.dismissed_why,
+                dismissed_at=item.dismissed_at or "",
+            )
+        else:
+            found[key] = attrs.evolve(before, rows=before.rows + len(rows.seqs), ranges=before.ranges + 1)
+    return tuple(sorted(found.values(), key=lambda item: (item.database, item.agent, item.stream, item.first)))
+
+
+def _range(item: Listed) -> RejectedRange:
+    rows, reason = item.rejection, item.rejection.reason
+    return RejectedRange(
+        item.database_id.hex(),
+        item.agent_id,
+        item.stream_id.hex(),
+        rows.seqs.first,
+        rows.seqs.last,
+        rows.seq,
+        reason.kind,
+        reason.table,
+        reason.column,
+        is_dismissed=item.dismissed_at is not None,
+    )
