@@ -87,6 +87,7 @@ from edgeshard.sqlite.misspelled import Misspelled, find_misspelled
 from edgeshard.sqlite.rows import (
     Bindings,
     all_of,
+    ensure_types,
     fetch,
     fetch_typed,
     has_table,
@@ -145,6 +146,7 @@ __all__ = [
     "draw_rows",
     "draw_table",
     "enable_checkpoint_on_close",
+    "ensure_types",
     "ensure_wal",
     "exclusively",
     "explain",
