@@ -39,8 +39,8 @@ KEPT_BYTES: Final = 3_000_000
 #: A commit of one small row writes less than this, in bytes, ...
 _SMALL_COMMIT_BYTES: Final = 2_048
 
-#: ... and at least this part of a page (measured: 1.3 pages for a row of 100 B, with pages of 1 KB; 0.2 pages a row for a
-#: hundred of them in a commit, and 12 for a row of 10 KB).
+#: ... and at least this part of a page (measured: 1.3 pages for a row of 100 B, with pages of 1 KB; 0.2 pages a row for
+#: a hundred of them in a commit, and 12 for a row of 10 KB).
 _SMALL_COMMIT_PAGES: Final = 0.5
 
 #: How long after the first measurement the second is due, in seconds; each further one is due after twice the time.
