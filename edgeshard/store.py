@@ -833,6 +833,31 @@ class Store:
         self._ensure_master_exists("verify")
         return verify.verify(self.master_path, deep=deep)
 
+    def verify_against(
+        self, dsn: str, *, deep: bool = False, should_stop: Callable[[], bool] = _never
+    ) -> reports.CompareReport:
+        """Compare the rows of a PostgreSQL database with the master's, and name what differs by address.
+
+        Rows that somebody deleted or changed there differ. Rows that the master pruned or erased, and rows that were
+        never pushed, or were rejected, do not. Rows that nobody pushed are not looked for.
+
+        Args:
+            dsn: the database; see `push`.
+            deep: also compare checksums of the rows of each stream. Else only the ranges and the numbers of rows.
+            should_stop: called after each few thousand rows; once it returns True the comparison ends.
+
+        Raises:
+            ConfigurationError: the DSN is not valid, psycopg is not installed, or there was no push to it yet.
+            PostgresError: PostgreSQL cannot be reached, or refuses.
+            StorageError: the master cannot be read.
+        """
+        from edgeshard.postgres.compare import compare
+        from edgeshard.retention import by_hand
+
+        self._ensure_master_exists("compare")
+        by_hand.settle_file(self.master_path)
+        return compare(self.master_path, dsn, deep=deep, should_stop=should_stop)
+
     def accept_loss(
         self,
         *,

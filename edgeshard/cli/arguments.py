@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 
 from edgeshard.cli import exits, output
@@ -23,7 +24,19 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+        # argparse makes a formatter for each argument, to check it: that would load shutil, for the terminal's width
+        unused = partial(argparse.RawDescriptionHelpFormatter, width=80)
+        super().__init__(formatter_class=unused, allow_abbrev=False, **settings)
+
+    def format_help(self) -> str:
+        """Return the help text, in lines that fit the terminal."""
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        return super().format_help()
+
+    def format_usage(self) -> str:
+        """Return the usage, in lines that fit the terminal."""
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        return super().format_usage()
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where to find more, and exit with 2."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeshard import units
 from edgeshard.cli import arguments, exits, next_steps, output
 from edgeshard.reports import BudgetStatus, MasterStatus, Problem, ShardStatus, SpaceUse, StatusReport, WriteStats
-from edgeshard.store import load_all, shorten_text
+from edgeshard.store import shorten_text
 
 SUMMARY = "Say whether all is well with a store, what to do about each problem, and what it holds."
 
@@ -119,7 +119,6 @@ def _html(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    load_all()
     on_screen = output.can_be_cleared(sys.stdout) and not options.json
     try:
         while True:

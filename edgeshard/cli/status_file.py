@@ -14,7 +14,6 @@ from edgeshard.cli.published_file import PublishedFile
 from edgeshard.errors import EdgeshardError, printable
 from edgeshard.log_fields import fields
 from edgeshard.reports import StatusReport
-from edgeshard.store import load_all
 
 logger = logging.getLogger("edgeshard.status")
 
@@ -38,7 +37,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _keep(file: PublishedFile, options: argparse.Namespace) -> int:
-    load_all()
     stop: queue.SimpleQueue[None] = queue.SimpleQueue()
     failed_with: tuple[type[EdgeshardError], str] | None = None
     with signals.stop_on_signals(lambda: stop.put(None)):

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeshard import units
 from edgeshard.cli import arguments, exits, next_steps, output
 from edgeshard.errors import DamagedError, printable
 from edgeshard.reports import Gap, Loss, VerifyReport
@@ -23,13 +24,16 @@ examples:
   %(prog)s data
   %(prog)s data --json | jq .gaps
   %(prog)s data --deep                 once a month, and if you suspect a disk
+  %(prog)s data --against postgresql://            does PostgreSQL still have what was pushed? PGHOST ... name it
+  %(prog)s data --against postgresql:// --deep     and does it have the same values?
 
 exit codes:
   0 all well                        1 failed            2 wrong usage
   3 rows are missing; each gap is listed, and closes once the database that has its rows is merged. Or rows were
-    deleted by hand, which are listed, too. `edgeshard accept-loss` accepts either
+    deleted by hand, which are listed, too. `edgeshard accept-loss` accepts either. With --against: rows differ there
   65 the master is damaged, or contradicts itself       74 input/output error
-  77 not permitted                  78 there is no such store, or no master in it
+  69 with --against: PostgreSQL is unavailable          77 not permitted
+  78 there is no such store, or no master in it; with --against: no such database, or nothing was pushed to it
 """
 
 _COLUMNS = ("agent", "stream", "first missing", "last missing", "rows", "where they are")
@@ -43,6 +47,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     arguments.add_root(parser)
     arguments.add_json(parser)
     parser.add_argument("--deep", action="store_true", help="also read every value and each index")
+    parser.add_argument(
+        "--against",
+        type=arguments.name,
+        metavar="DSN",
+        help="compare the rows of this PostgreSQL database with the master's, instead of checking the master",
+    )
     arguments.add_quiet(parser)
     parser.set_defaults(run=run)
 
@@ -50,6 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check the master, and report what was found."""
     store = arguments.store_with_master(options)
+    if options.against is not None:
+        return _compare(store, options)
     report = _verify(store, deep=options.deep)
     root = Path(options.root)
     if options.json:
@@ -61,6 +73,15 @@ def run(options: argparse.Namespace) -> int:
             print(f"This is the master. For the shards, run `{next_steps.command('status', root)}`")
     if report.errors:
         return exits.DATA_ERROR
+    return exits.report_code(complete=report.ok)
+
+
+def _compare(store: Store, options: argparse.Namespace) -> int:
+    report = store.verify_against(options.against, deep=options.deep)
+    listed = sum(map(len, report.differences))
+    more = sum(report.counts.values()) - listed
+    lines = [str(report), *map(str, report.differences), *([f"and {units.count(more, 'more row')}"] if more else [])]
+    output.print_report(report, "\n".join(lines), as_json=options.json, quiet=options.quiet and report.ok)
     return exits.report_code(complete=report.ok)
 
 

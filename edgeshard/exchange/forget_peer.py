@@ -8,7 +8,7 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import catalog, database, receipts, streams
+from edgeshard.master import catalog, database, receipts, rejected, streams
 from edgeshard.master.receipts import Peer
 from edgeshard.records import keys
 from edgeshard.reports import ForgetPeerReport
@@ -32,6 +32,7 @@ def forget_peer(path: Path, digits: str, *, dry_run: bool) -> ForgetPeerReport:
                 peer = receipts.find_any(connection, digits, str(path))
                 report = _report(connection, peer, dry_run=dry_run)
             if not dry_run:
+                rejected.forget_database(connection, peer.database_id)
                 receipts.forget(connection, peer)
             return report
     finally:

@@ -33,6 +33,9 @@ SHARD_PAGE_SIZE: Final = 1024
 #: same time).
 SHARD_PAGE_SIZES: Final = (SHARD_PAGE_SIZE, 512)
 
+#: With 8,192 bytes, merging rows of 1 KB takes a fifth less time, and a master of them a seventh less space. But then a
+#: merge of one row writes twice as much (58 KB instead of 29), and one of a row from each of 100 shards 4 MB instead of
+#: 70 KB: what savepoints may have to restore exceeds the 64 KB that SQLite keeps of it in memory (all measured).
 MASTER_PAGE_SIZE: Final = 4096
 
 #: Most bundles are small: one of ten rows takes 15 KB, against 49 KB with a master's pages. A large one grows by 1 %.

@@ -145,7 +145,8 @@ CREATE TABLE _edgeshard_retirements(
 ) STRICT;
 CREATE TABLE _edgeshard_tombstone_gc(
     table_name TEXT PRIMARY KEY,            -- a keyed table that had tombstones pruned
-    last_timestamp INTEGER NOT NULL         -- the newest timestamp among them
+    last_timestamp INTEGER NOT NULL,        -- the newest timestamp among them
+    grace_s REAL NOT NULL                   -- the grace period of the prune that deleted it, in seconds
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE _edgeshard_arrivals(
     first_id INTEGER PRIMARY KEY,           -- the rows from this id up to the next entry's ...

@@ -99,6 +99,15 @@ def record_restored(connection: Connection, stream_no: int, rows: Mapping[str, i
         first += count
 
 
+def is_collected(connection: Connection, stream_no: int, seq: int) -> bool:
+    """Return whether this master collected the tombstone with this address."""
+    sql = (
+        f"SELECT last, reason FROM main._edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ? AND first <= ? "
+        "ORDER BY first DESC LIMIT 1"
+    )
+    return any(seq <= last and reason == TOMBSTONES for last, reason in sqlite.fetch(connection, sql, (stream_no, seq)))
+
+
 def own_rows(connection: Connection, stream_no: int) -> Counter[str]:
     """Return how many rows of a stream this master pruned, by the rule that selected them."""
     found: Counter[str] = Counter()

@@ -214,6 +214,26 @@ def forget_reasons(connection: Connection, database_id: bytes, kinds: Collection
                 _forget_unused_reasons(connection)
 
 
+def forget_database(connection: Connection, database_id: bytes) -> None:
+    """Forget all rows that a database rejected, dismissed ones as well: nothing will be pushed there again.
+
+    Args:
+        connection: the master, open for writing, without a transaction.
+        database_id: the database.
+    """
+    found = None
+    while found is None or len(found) == STEP:
+        with sqlite.immediate(connection):
+            sql = f"SELECT stream_no, first FROM main._edgeshard_rejected WHERE database_id = ? LIMIT {STEP}"
+            found = sqlite.fetch(connection, sql, (database_id,))
+            connection.executemany(
+                "DELETE FROM main._edgeshard_rejected WHERE database_id = ? AND stream_no = ? AND first = ?",
+                [(database_id, *row) for row in found],
+            )
+            if len(found) < STEP:
+                _forget_unused_reasons(connection)
+
+
 def forget_ranges(connection: Connection, database_id: bytes, gone: Mapping[int, Sequence[Range]]) -> None:
     """Forget that rows are rejected, because the database holds them by now or because they exist no more.
 

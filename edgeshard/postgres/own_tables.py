@@ -107,6 +107,26 @@ def all_held(server: Server) -> dict[bytes, list[Range]]:
     return held(server, (stream.bytes for (stream,) in rows))
 
 
+@attrs.frozen
+class PushedStream:
+    """A stream as the database knows it.
+
+    Attributes:
+        began_at: when it began, as its agent wrote it.
+        last_seq: the highest seq that any pushing master knew of it.
+    """
+
+    began_at: str
+    last_seq: int
+
+
+def streams_since(server: Server, seconds: float) -> dict[bytes, PushedStream]:
+    """Return the streams of which rows were pushed within the last seconds."""
+    sql = "SELECT stream, began_at, last_seq FROM edgeshard_streams WHERE pushed_at > now() - $1 * interval '1 second'"
+    rows = server.execute(sql, (float(seconds),))
+    return {stream.bytes: PushedStream(began_at, last_seq) for stream, began_at, last_seq in rows}
+
+
 def lock_streams(server: Server, streams: Sequence[Stream]) -> dict[bytes, str]:
     """Add streams unless they are known, and lock out other pushers of them until the transaction ends.
 
@@ -122,7 +142,8 @@ def lock_streams(server: Server, streams: Sequence[Stream]) -> dict[bytes, str]:
         for stream in streams[at : at + _STREAMS]:
             values += [uuid.UUID(bytes=stream.stream_id), stream.agent_id, stream.began_at, stream.last_seq]
         places = ", ".join(f"(${k}, ${k + 1}, ${k + 2}, ${k + 3})" for k in range(1, len(values), 4))
-        server.execute(f"INSERT INTO edgeshard_streams VALUES {places} ON CONFLICT (stream) DO NOTHING", values)
+        sql = f"INSERT INTO edgeshard_streams (stream, agent_id, began_at, last_seq) VALUES {places}"
+        server.execute(f"{sql} ON CONFLICT (stream) DO NOTHING", values)
     agents: dict[bytes, str] = {}
     for at in range(0, len(streams), _STREAMS):
         ids = _uuids(stream.stream_id for stream in streams[at : at + _STREAMS])
@@ -135,7 +156,7 @@ def lock_streams(server: Server, streams: Sequence[Stream]) -> dict[bytes, str]:
     # read from one snapshot (YugabyteDB), would otherwise read ranges from before; a write makes the server refuse it
     # (40001), which the lock alone does not.
     server.execute_many(
-        "UPDATE edgeshard_streams SET last_seq = greatest(last_seq, $2) WHERE stream = $1",
+        "UPDATE edgeshard_streams SET last_seq = greatest(last_seq, $2), pushed_at = now() WHERE stream = $1",
         [(uuid.UUID(bytes=stream.stream_id), stream.last_seq) for stream in streams],
     )
     return agents

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,8 @@ from edgeshard.log_fields import fields
 from edgeshard.master import rejected
 from edgeshard.master.rejected import Reason
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import citus, own_tables, plan, prepare, reader, rejects, server_tables
+from edgeshard.master.tombstone_gc import Collected
+from edgeshard.postgres import citus, own_tables, plan, prepare, reader, rejects, server_tables, tombstones
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.options import BATCH, BATCH_MAX, ON_INVALID, OnInvalid
 from edgeshard.postgres.plan import OutdatedPlanError, OutdatedSchemaError, Piece
@@ -44,6 +45,9 @@ _CHUNK_BYTES: Final = 16 << 20
 
 #: How often in a row to try a chunk, or to connect, before the push fails.
 _ATTEMPTS: Final = 6
+
+#: After how many seconds tombstones that stayed are looked at again.
+_COLLECT_AGAIN_S: Final = 3_600.0
 
 #: After how many seconds a long-running push checks again whether tables fit.
 _RETRY_TABLES_S: Final = 60.0
@@ -123,6 +127,8 @@ class Pusher:
         self._ran_at = 0.0
         self._failures = 0  # in a row
         self._unreachable = UnreachableStreams()
+        self._collected: Mapping[str, Collected] = {}  # what the master had pruned when tombstones were collected last
+        self._collected_at = 0.0
 
     @property
     def address(self) -> Address:
@@ -159,7 +165,9 @@ class Pusher:
             finally:
                 self._rejected.write()
                 self._receipt.write()
-            streams, rejected_rows = master.streams(), self._rejected.report(master)
+            rejected_rows = self._rejected.report(master)
+            left = plan.missing(master.streams(), self._target.held, self._rejected.dismissed)
+            deleted = 0 if left or self._should_stop() else self._collect_tombstones(master)
         self._retry_rejected = False
         return PushReport(
             upstream=self._target.address.display,
@@ -169,10 +177,30 @@ class Pusher:
             tables=counts.tables,
             statements=tuple(counts.statements),
             rejected=rejected_rows,
-            remaining=plan.count_seqs(plan.missing(streams, self._target.held, self._rejected.dismissed)),
+            remaining=plan.count_seqs(left),
+            tombstones=deleted,
             seconds=time.monotonic() - began,
             stopped=self._should_stop(),
         )
+
+    def _collect_tombstones(self, master: MasterReader) -> int:
+        """Delete tombstones there that the master has pruned; return how many.
+
+        It looks again once the master has pruned more, or after a while: streams that kept some may have ended.
+        """
+        collected = master.collected_tombstones()
+        if not collected or (collected == self._collected and time.monotonic() < self._collected_at + _COLLECT_AGAIN_S):
+            return 0
+        try:
+            deleted = tombstones.collect(self._target.connect(), master, master.tables())
+        except ServerError as error:
+            # all rows are there; the next push tries again
+            explained = self._target.address.explain("collect tombstones in", error)
+            logger.warning("%s; the next push tries again", explained, extra=fields(error=explained))
+            self.close()
+            return 0
+        self._collected, self._collected_at = collected, time.monotonic()
+        return deleted
 
     # -- retries -------------------------------------------------------------------------------------------------------
 

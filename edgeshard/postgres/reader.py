@@ -11,10 +11,23 @@ from typing import Any, Final, TypeVar
 
 from edgeshard import sqlite
 from edgeshard.errors import DamagedError
-from edgeshard.format.ranges import Range
-from edgeshard.master import catalog, database, extents, identity, rejected, streams, superseded
+from edgeshard.format.ranges import Range, subtract
+from edgeshard.master import (
+    catalog,
+    database,
+    extents,
+    identity,
+    pruned_ranges,
+    receipts,
+    rejected,
+    retired,
+    streams,
+    superseded,
+    tombstone_gc,
+)
 from edgeshard.master.rejected import Listed, Reason
 from edgeshard.master.streams import Stream
+from edgeshard.master.tombstone_gc import Collected
 from edgeshard.postgres import names
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.values import Row
@@ -134,6 +147,50 @@ class MasterReader:
         """Return how many rows of a table have one of these ids."""
         sql = f"SELECT count(*) FROM {quote(table.name)} WHERE _id BETWEEN ? AND ?"
         return sum(self._fetch(sql, (ids.first, ids.last))[0][0] for ids in id_ranges)
+
+    def rows_by_stream(self, table: Table, id_ranges: Iterable[Range]) -> dict[int, int]:
+        """Return how many rows of a table have one of these ids, by the number of their stream."""
+        sql = f"SELECT _stream, count(*) FROM {quote(table.name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
+        counts: dict[int, int] = {}
+        for ids in id_ranges:
+            for stream_no, rows in self._fetch(sql, (ids.first, ids.last)):
+                counts[stream_no] = counts.get(stream_no, 0) + rows
+        return counts
+
+    def receipt(self, database_id: bytes) -> dict[bytes, list[Range]]:
+        """Return which of the master's rows a database held after the last push, as its receipt says."""
+        with database.translate_errors("push", self.path):
+            return receipts.held_by(self._connection, database_id)
+
+    # -- tombstones ----------------------------------------------------------------------------------------------------
+
+    def collected_tombstones(self) -> dict[str, Collected]:
+        """Return what prunes have deleted of the tombstones of each keyed table that had some pruned."""
+        with database.translate_errors("push", self.path):
+            return tombstone_gc.load(self._connection)
+
+    def lacks(self, stream_id: bytes, ranges: Iterable[Range]) -> bool:
+        """Return whether the master never had some of these rows of a stream."""
+        with database.translate_errors("push", self.path):
+            found = streams.find(self._connection, stream_id)
+            if found is not None:
+                return bool(subtract(ranges, extents.ranges(self._connection, found[0])))
+            last_seq = retired.last_seq(self._connection, stream_id) or 0
+            return any(item.last > last_seq for item in ranges)
+
+    def collected_among(self, addresses: Iterable[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+        """Return those of these addresses whose tombstones this master has pruned."""
+        with database.translate_errors("push", self.path):
+            return [each for each in addresses if self._is_collected(*each)]
+
+    def _is_collected(self, stream_id: bytes, seq: int) -> bool:
+        found = streams.find(self._connection, stream_id)
+        if found is not None:
+            return pruned_ranges.is_collected(self._connection, found[0], seq)
+        last_seq = retired.last_seq(self._connection, stream_id)  # all rows of such a stream were pruned
+        return last_seq is not None and seq <= last_seq
+
+    # -- rows ----------------------------------------------------------------------------------------------------------
 
     def first_id(self, table: Table, ids: Range) -> int | None:
         """Return the lowest of these ids that a row of the table has, or None if no row has one."""

@@ -26,7 +26,8 @@ OWN_TABLES: Final[Mapping[str, str]] = {
     "edgeshard_database": "one integer PRIMARY KEY, id uuid NOT NULL, format integer NOT NULL, "
     "schema_version bigint NOT NULL",
     "edgeshard_streams": "stream uuid PRIMARY KEY, agent_id text NOT NULL, began_at text NOT NULL, "
-    "last_seq bigint NOT NULL",
+    # when rows of it were pushed last, by the server's clock
+    "last_seq bigint NOT NULL, pushed_at timestamptz NOT NULL DEFAULT now()",
     "edgeshard_ranges": "stream uuid NOT NULL, first bigint NOT NULL, last bigint NOT NULL, "
     "PRIMARY KEY (stream, first)",
     "edgeshard_columns": "table_name text NOT NULL, column_name text NOT NULL, type text NOT NULL, "

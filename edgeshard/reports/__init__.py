@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from edgeshard.reports.base import Report as Report
     from edgeshard.reports.clock import ClockAhead as ClockAhead
     from edgeshard.reports.clock import ClockReport as ClockReport
+    from edgeshard.reports.compare import CHANGED as CHANGED
+    from edgeshard.reports.compare import DELETED as DELETED
+    from edgeshard.reports.compare import DIFFERENCES_MAX as DIFFERENCES_MAX
+    from edgeshard.reports.compare import EXTRA as EXTRA
+    from edgeshard.reports.compare import LOST as LOST
+    from edgeshard.reports.compare import CompareReport as CompareReport
+    from edgeshard.reports.compare import Difference as Difference
     from edgeshard.reports.erase import ErasedElsewhere as ErasedElsewhere
     from edgeshard.reports.erase import EraseReport as EraseReport
     from edgeshard.reports.exchange import AWAITING as AWAITING
@@ -80,6 +87,15 @@ _NAMES: Final = {
     "activity": ("Activity", "AgentRows", "Arrivals", "DayWritten"),
     "base": ("Report",),
     "clock": ("ClockAhead", "ClockReport"),
+    "compare": (
+        "CHANGED",
+        "CompareReport",
+        "DELETED",
+        "DIFFERENCES_MAX",
+        "Difference",
+        "EXTRA",
+        "LOST",
+    ),
     "erase": ("EraseReport", "ErasedElsewhere"),
     "exchange": (
         "AWAITING",

@@ -146,6 +146,7 @@ class PushReport(Report):
         statements: SQL that was run to create tables, columns and indexes for them.
         rejected: rows that PostgreSQL cannot store: an item for each reason, with how many rows it has.
         remaining: rows in the master that PostgreSQL still lacks, including the rejected ones, without dismissed ones.
+        tombstones: tombstones that were deleted there, because this master has pruned them.
         seconds: how long it took.
         dry_run: whether nothing was changed.
         stopped: whether the push stopped on request before it had finished; the next one continues.
@@ -161,6 +162,7 @@ class PushReport(Report):
     statements: tuple[str, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     remaining: int = 0
+    tombstones: int = 0
     seconds: float = 0.0
     dry_run: bool = False
     stopped: bool = False
@@ -176,6 +178,8 @@ class PushReport(Report):
         line = f"{done} {rows_of_streams(self.rows, self.streams)} to {self.upstream}{server}, in {self.seconds:.3f} s"
         if self.tables:
             line += " (" + ", ".join(f"{name}: {rows:,}" for name, rows in sorted(self.tables.items())) + ")"
+        if self.tombstones:
+            line += f"; deleted {units.count(self.tombstones, 'tombstone')} there"
         if self.stopped:
             line += "; stopped early, the next push continues"
         if self.remaining and not self.dry_run:

@@ -28,6 +28,7 @@ class Scope:
         current_tables: the tables with the current rows of keyed tables, and with their tombstones. Only the rule for
             tombstones deletes any of these.
         tombstones_of: the keyed table whose tombstones `tables` holds; "" if no tombstones are meant.
+        grace_s: the grace period of these tombstones, in seconds.
         deletable: the seqs that may be deleted, by stream number; None: all.
     """
 
@@ -35,6 +36,7 @@ class Scope:
     tables: tuple[str, ...] | None = None
     current_tables: tuple[str, ...] = ()
     tombstones_of: str = ""
+    grace_s: float = 0.0
     deletable: Mapping[int, Sequence[Range]] | None = None
 
 

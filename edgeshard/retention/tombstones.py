@@ -61,7 +61,7 @@ def collect(run: PruneRun, tables: Iterable[str]) -> None:
         return
     selector = TombstoneSelector(expired, run.progress.hold_reasons)
     for name in expired.tables:
-        scope = attrs.evolve(run.scope, tables=(keys.deleted_name(name),), tombstones_of=name)
+        scope = attrs.evolve(run.scope, tables=(keys.deleted_name(name),), tombstones_of=name, grace_s=grace_s)
         window.prune_windows(run, scope, rules.TOMBSTONES, 1, expired.bound, selector)
 
 

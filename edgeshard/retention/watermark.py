@@ -141,14 +141,19 @@ def _lower_bound(inputs: WatermarkInputs, newest: int | None, began_at: str) -> 
     """Return a lower bound on the timestamps a stream may still deliver."""
     if newest is not None:
         return newest
+    return began_us(began_at, inputs.now_us)
+
+
+def began_us(began_at: str, now_us: int) -> int:
+    """Return a lower bound on the timestamps of a stream, by the time at which it began, or `NO_TIMESTAMP`."""
     try:
         began = datetime.datetime.fromisoformat(began_at)
         if began.tzinfo is None:
             return NO_TIMESTAMP
-        began_us = int(began.timestamp() * 1_000_000) - _BEGIN_TOLERANCE_US
+        bound_us = int(began.timestamp() * 1_000_000) - _BEGIN_TOLERANCE_US
     except (ValueError, OverflowError):  # a hostile database may hold any text
         return NO_TIMESTAMP
-    return began_us if began_us <= inputs.now_us else NO_TIMESTAMP  # a clock that is ahead may be set right
+    return bound_us if bound_us <= now_us else NO_TIMESTAMP  # a clock that is ahead may be set right
 
 
 def _streams_with_missing_rows(connection: Connection) -> set[int]:

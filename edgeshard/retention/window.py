@@ -287,7 +287,7 @@ def _record_newest_tombstone(connection: Connection, scope: Scope, batch: PruneB
         for ids in batch.ids:
             sql = f"SELECT max({format.TIMESTAMP}) FROM {quote(table)} WHERE _id BETWEEN ? AND ?"
             newest = sqlite.scalar(connection, sql, (ids.first, ids.last))
-            tombstone_gc.record(connection, scope.tombstones_of, newest)
+            tombstone_gc.record(connection, scope.tombstones_of, newest, scope.grace_s)
 
 
 def _forget_superseded(connection: Connection, scope: Scope, batch: PruneBatch) -> int:

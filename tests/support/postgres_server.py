@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import conninfo
 
 from edgeshard.bench import servers
@@ -165,6 +166,12 @@ def cluster_nodes(dsn: str) -> list[tuple[str, int]]:
     if not fetch(dsn, "SELECT 1 FROM pg_extension WHERE extname = 'citus'"):
         return []
     return fetch(dsn, "SELECT nodename, nodeport FROM pg_dist_node ORDER BY groupid")
+
+
+def needs_triggers(dsn: str) -> None:
+    """Skip a test that makes a server refuse rows by a trigger on a table of rows, where that is not possible."""
+    if cluster_nodes(dsn):
+        pytest.skip("Citus refuses triggers on distributed tables, by which this test makes the server fail")
 
 
 def fetch(dsn: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:

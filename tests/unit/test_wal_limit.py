@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeshard.shard import wal_limit
-from edgeshard.shard.wal_limit import LEAST_BYTES, MOST_BYTES, choose_limit
+from edgeshard.shard.wal_limit import LEAST_BYTES, MOST_BYTES, are_pages_rewritten, choose_limit
 
 MB = 1_000_000
 
@@ -44,3 +44,18 @@ def test_who_writes_more_has_no_shorter_limit(one: float, other: float, free_byt
     low, high = sorted((one, other))
     least = wal_limit.LEAST_BYTES_AT_POWER
     assert choose_limit(least, low, free_bytes) <= choose_limit(least, high, free_bytes)
+
+
+@pytest.mark.parametrize(
+    ("pages", "rows", "expected"),
+    [
+        (0, 0, False),
+        (1_500, 1_000, True),
+        (1_000, 1_000, True),
+        (200, 1_000, False),
+        (2_000, 1_000, False),
+        (10, 0, False),
+    ],
+)
+def test_small_rows_committed_one_by_one_are_told_from_others(pages: int, rows: int, expected: bool) -> None:
+    assert expected == are_pages_rewritten(pages, rows)

@@ -109,6 +109,18 @@ def test_a_peer_that_awaits_confirmation_is_forgotten_too(tmp_path: Path, store:
     assert ((), []) == (store.status().problems, peers(store))
 
 
+def test_rows_that_a_forgotten_server_rejected_are_forgotten_too(store: edgeshard.Store, pg: str) -> None:
+    with store.shard("a") as shard:
+        for n in range(4):
+            shard.write({"text": "a\0b" if n % 2 else "ab"})
+    store.merge()
+    store.push(pg)
+    assert 2 == sum(item.rows for item in store.rejected().rejected)
+    ((database,),) = (each.split() for each in peers(store))
+    store.forget_peer(database)
+    assert ((), ()) == (store.rejected().rejected, store.status().problems)
+
+
 @pytest.mark.parametrize("digits", ["", "0101", "ab" * 16])
 def test_a_peer_that_is_not_clear_is_not_forgotten(waiting: edgeshard.Store, digits: str) -> None:
     with pytest.raises(ConfigurationError, match="there are receipts of"):

@@ -83,6 +83,22 @@ def test_the_wal_of_an_agent_that_writes_much_may_become_longer_until_it_writes_
         assert abs(limit_of(shard) - wal_limit.LEAST_BYTES) < 10_000
 
 
+@pytest.mark.parametrize(
+    ("payload", "commit_rows", "grows"),
+    [(100, 1, False), (100, 100, True), (1_000, 1, True), (10_000, 1, True), (10_000, 100, True)],
+)
+def test_the_wal_of_an_agent_that_commits_small_rows_one_by_one_does_not_grow(
+    store: edgeshard.Store, clock: Clock, payload: int, commit_rows: int, grows: bool
+) -> None:
+    row = {"text": "x" * payload}
+    with store.shard("agent") as shard:
+        for _ in range(1_000 // commit_rows):
+            shard.write_many([row] * commit_rows)
+        clock.now += 0.06
+        shard.write(row)
+        assert grows == (limit_of(shard) > 2 * wal_limit.LEAST_BYTES)
+
+
 @pytest.mark.parametrize("durability", ["process", "power"])
 def test_an_agent_that_writes_little_has_a_short_wal(store: edgeshard.Store, clock: Clock, durability: Any) -> None:
     limits = {"process": wal_limit.LEAST_BYTES, "power": wal_limit.LEAST_BYTES_AT_POWER}

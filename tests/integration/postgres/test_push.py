@@ -44,7 +44,7 @@ pytest.importorskip("psycopg")
 
 from tests.support import large_push
 from tests.support.forms import others_slow
-from tests.support.postgres_server import LOCKED, PASSWORD, PgServer, Proxy, do, fetch, free_port
+from tests.support.postgres_server import LOCKED, PASSWORD, PgServer, Proxy, do, fetch, free_port, needs_triggers
 
 WAYS = pytest.mark.parametrize("inserts", [False, True], ids=["copy", "insert"])
 
@@ -565,6 +565,7 @@ def test_a_transaction_with_a_row_that_cannot_go_stays_behind_whole(
 
 @WAYS
 def test_a_row_that_only_the_server_refuses_is_found(store: edgeshard.Store, pg: str, inserts: bool) -> None:
+    needs_triggers(pg)
     fill(store, "a", 0, 300)
     store.push(pg, inserts=inserts)
     do(
@@ -899,6 +900,7 @@ def test_a_disk_that_is_full_is_unavailable(store: edgeshard.Store, pg_server: P
 def test_a_state_of_the_server_in_mid_push_has_its_exit_code_and_the_next_push_goes_on(
     store: edgeshard.Store, pg: str, state: str, code: int, inserts: bool
 ) -> None:
+    needs_triggers(pg)
     fill(store, "a", 0, 10)
     write(store, "a", *({"n": n} for n in range(10, 20)))
     do(
