@@ -393,8 +393,9 @@ def test_sync_at_power_makes_durable_what_an_earlier_handle_wrote_at_process(sto
 store = edgeshard.Store(sys.argv[1])
 with store.shard("agent") as shard:
     shard.write({"n": 1})
+synced.clear()
+with store.shard("agent") as shard:
     shard.write({"n": 2})
-    synced.clear()
     shard.write({"n": 3})
 print(synced)
 with store.shard("agent", durability="power") as shard:
