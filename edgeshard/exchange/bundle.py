@@ -78,6 +78,7 @@ def _export(
             unfinished, format.BUNDLE_PAGE_SIZE, format.BUNDLE_TABLES, (), format.IDENTITY
         )
         try:
+            sqlite.allow_interrupt(connection)
             with sqlite.immediate(connection):
                 master_identity.insert(connection, format.BUNDLE)
                 mark = checksum.write_mark(connection)

@@ -25,8 +25,7 @@ from typing import Final
 
 from edgeshard import format
 from edgeshard.errors import ConfigurationError, StorageBusyError
-from edgeshard.files import locks, modes, paths
-from edgeshard.files.folders import sync_folder
+from edgeshard.files import folders, locks, modes, paths
 
 #: What link() says where there are no hard links: EPERM on FAT, ENOSYS, EOPNOTSUPP or EXDEV on file systems in user
 #: space and network folders, EMLINK where a file may have one name, EACCES where a security policy forbids them.
@@ -189,13 +188,14 @@ def remove_unfinished(unfinished: str) -> None:
             os.unlink(name)
 
 
-def publish(unfinished: str, path: str, *, replace: bool = False) -> bool:
+def publish(unfinished: str, path: str, *, replace: bool = False, levels: int = 1) -> bool:
     """Give a complete file its final name, durably, so that no one ever sees half of it under that name.
 
     Args:
         unfinished: the file, which no process has open any more. It may keep this name too; the caller removes it.
         path: its final path, in the same folder.
         replace: whether to replace an existing file.
+        levels: how many folders to sync; more than 1 if those above may have been made by a process that died since.
 
     Returns:
         False if the path exists already and is not to be replaced.
@@ -214,7 +214,10 @@ def publish(unfinished: str, path: str, *, replace: bool = False) -> bool:
                 raise
             if not _rename_if_free(unfinished, path):
                 return False
-    sync_folder(os.path.dirname(path))
+    folder = os.path.dirname(path)
+    folders.sync_folder(folder)
+    if levels > 1:
+        folders.sync_path(os.path.dirname(folder), levels - 1)
     return True
 
 

@@ -206,13 +206,18 @@ def _examine(path: str, present: set[str]) -> ShardFile | None:
     wal = sides.get(paths.WAL)
     wal = None if wal is not None and stat.S_ISREG(wal.st_mode) and wal.st_size == 0 else wal
     if found is None:
-        # SQLite would delete the WAL when it makes the database again
-        cause = "its database is missing, but its WAL (-wal) is there, with rows in it; bring the .db file back"
-        return None if wal is None else ShardFile(printable(path), (), cause)
+        # SQLite would delete the WAL when it makes the database again, or replay it into one that is put there
+        left = "WAL (-wal)" if wal is not None else "journal (-journal)" if _has_bytes(sides.get(paths.JOURNAL)) else ""
+        cause = f"its database is missing, but its {left} is there, with rows in it; bring the .db file back"
+        return ShardFile(printable(path), (), cause) if left else None
     defect = _defect(path, found, sides)
     if defect:
         return ShardFile(printable(path), (), defect)
     return ShardFile(path, fingerprint.database_state(found, wal))
+
+
+def _has_bytes(found: os.stat_result | None) -> bool:
+    return found is not None and found.st_size > 0
 
 
 def _defect(path: str, found: os.stat_result, sides: dict[str, os.stat_result]) -> str:

@@ -29,12 +29,14 @@ from edgeshard.errors import (
     ShardPoisonedError,
     TransactionError,
 )
+from edgeshard.files import fingerprint, paths
 from edgeshard.master.write_stats import WriterMeter
-from edgeshard.options import TRANSACTION_WAIT_S, Durability
+from edgeshard.options import DURABILITIES, TRANSACTION_WAIT_S, Durability
 from edgeshard.records import codecs, fallbacks
 from edgeshard.records.columns import Table
 from edgeshard.records.fallbacks import Fallbacks
 from edgeshard.shard import health, row_sizes
+from edgeshard.shard.draft import Draft
 from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
@@ -50,6 +52,9 @@ UPKEEP_INTERVAL_S: Final = 1.0
 #: Stands for the next id while a row is being written: a signal handler that writes meanwhile would take the same one.
 WRITING: Final = 1 << 70
 
+
+#: A WAL shorter than this, in bytes, may be left behind by a handle that is closed.
+_SHORT_WAL_BYTES: Final = 64 << 10
 
 #: How often to look again what the thread does that has the lock, in seconds.
 _LOOK_AGAIN_S: Final = 1.0
@@ -96,6 +101,8 @@ class Handle:
         connection: Connection,
         lock: health.ShardLock,
         meter: WriterMeter,
+        connect: Callable[[], Connection],
+        draft: Draft | None = None,
         lookups: Lookups | None = None,
         quota: Quota | None = None,
         replacing: Fallbacks = fallbacks.REFUSE,
@@ -123,6 +130,12 @@ class Handle:
         self._task: object = None  # the coroutine or greenlet that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
         self._files = health.ShardFiles(self.path)
+        self._draft = draft  # None: the shard has a file
+        self._connect = connect  # opens that file for its writer
+        self._found_file = draft is None
+        # whether the next transaction is the first to write to the file, whose WAL is probably empty then
+        self._may_begin_wal = self._found_file and quota is None and durability == "process"
+        self._is_wal_unsynced = False
         self._upkeep_at = 0.0  # when the next upkeep is due
         self._check_at = 0.0  # when a write must call _check: at the next upkeep, or at once if it may be refused
         self._connection = connection
@@ -131,10 +144,7 @@ class Handle:
         self._meter = meter
         self._quota = quota
         self._wal_limit = WalLimit(self.path, durability)  # without a quota
-        if quota is None:
-            self._wal_limit.begin(connection)
-        else:
-            quota.start(connection, meter, weakref.WeakMethod(self._check_soon))
+        self._limit_wal()
         health.watch_forks(self)
 
     def _set_lock(self, lock: Any) -> None:
@@ -252,9 +262,10 @@ class Handle:
             raise ShardPoisonedError("use shard", self.path, cause)
         if self._lock_file is not None:
             self._lock_file.retake()
-        self._meter.record_if_due(self._connection, now)
-        if self._quota is None:
-            self._upkeep_at = min(self._upkeep_at, self._wal_limit.follow(self._connection, now))
+        if self._draft is None:
+            self._meter.record_if_due(self._connection, now)
+            if self._quota is None and not self._is_wal_unsynced:  # that one must not be checkpointed yet
+                self._upkeep_at = min(self._upkeep_at, self._wal_limit.follow(self._connection, now))
         if not self._depth:
             self._check_at = self._upkeep_at
         if self._quota is not None:
@@ -273,6 +284,8 @@ class Handle:
 
     def _find_outside_change(self) -> str:
         """Return what happened to the files behind our back, or "". Call it while no row is being written."""
+        if self._draft is not None:
+            return ""
         if self._files.are_replaced(has_written=self._next_id != 0):
             return health.MOVED
         last_id = self._next_id - 1
@@ -280,6 +293,23 @@ class Handle:
         if not self._depth and has_own_row and health.has_lost_row(self._connection, last_id):
             return health.OVERWRITTEN
         return ""
+
+    def _make_file(self, draft: Draft) -> None:
+        """Make the shard's file of what the first transaction has committed in its draft, and open it."""
+        try:
+            with sqlite.translate_errors("make shard", self.path):
+                self._meter.add(draft.publish(2 if self.durability == "power" else 1))
+                self._connection = self._connect()
+            self._execute = self._connection.cursor().execute
+            self._files.remember()
+            self._limit_wal()
+            if self._quota is not None:
+                self._quota.request_new()
+            self._draft = None  # last: until then the handle cannot be used
+        except BaseException as error:
+            cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"
+            self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
+            raise
 
     def _become_unusable(self, error: EdgeshardError) -> None:
         self._unusable = error
@@ -317,6 +347,50 @@ class Handle:
         self._timestamp = self._is_clock_set_back = None
         self._writers.clear()
 
+    # -- the WAL ------------------------------------------------------------------------------------------------------
+
+    def _limit_wal(self) -> None:
+        if self._quota is None:
+            self._wal_limit.begin(self._connection)
+        else:
+            self._quota.start(self._connection, self._meter, weakref.WeakMethod(self._check_soon))
+
+    def _begin_transaction(self) -> None:
+        if self._may_begin_wal:
+            self._may_begin_wal, self._is_wal_unsynced = False, True
+            sqlite.begin_in_empty_wal(self._connection)
+        else:
+            self._execute("BEGIN IMMEDIATE")
+
+    def _end_unsynced_wal(self) -> None:
+        """Set up the connection again, after the transaction that may have begun the WAL."""
+        try:
+            sqlite.set_synchronous(self._connection, DURABILITIES[self.durability])
+            self._wal_limit.begin(self._connection)
+        except BaseException as error:
+            cause = f"an error left it without its settings ({error}); open it again"
+            self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
+            raise
+        self._is_wal_unsynced = False
+
+    def _close_connection(self) -> None:
+        """Close the connection; copy the WAL into the database and remove it, unless it may stay.
+
+        That takes two fsyncs, longer than all else that a process does which adds one row to its agent's shard. At
+        "power" nobody minds, within a disk budget nothing must be left over, and an agent that makes a new shard each
+        time should leave a single file.
+        """
+        may_stay = self._found_file and self._quota is None and self.durability == "process" and self._is_wal_short()
+        if not may_stay and not self._is_wal_unsynced:
+            sqlite.enable_checkpoint_on_close(self._connection)
+        self._connection.close()
+
+    def _is_wal_short(self) -> bool:
+        try:
+            return fingerprint.size(paths.wal(self.path)) in range(1, _SHORT_WAL_BYTES)
+        except OSError:  # no reason not to close the shard
+            return False
+
     # -- closing ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -349,8 +423,11 @@ class Handle:
                                 parts.callback(self._quota.close)
                             if self._lookups is not None:
                                 parts.callback(self._lookups.close)
-                            parts.enter_context(self._meter.closing(self._connection))
-                            self._connection.close()
+                            if self._draft is not None:
+                                self._draft.discard()
+                            else:
+                                parts.enter_context(self._meter.closing(self._connection))
+                                self._close_connection()
             finally:
                 lock_file.release()
                 for _ in range(depth):  # for each block that can no longer be left

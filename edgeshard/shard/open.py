@@ -1,9 +1,10 @@
-"""Open an agent's shard for writing, and make it if there is none.
+"""Open an agent's shard for writing.
 
 1. Open the references, if any are given. If one cannot be opened, no shard is made.
 2. Take the shard's lock file, so that no other handle and no merger that removes shards interferes.
-3. Make the file if it is missing: under another name, then renamed.
-4. Open the shard, and check that it belongs to this agent.
+3. If the shard has a file, open it, and check that it belongs to this agent. Otherwise make a draft, of which the first
+   transaction makes the file (see `edgeshard.shard.draft`). What would keep it from being made fails here: a folder
+   that cannot be written to, a full disk, a budget without space, a left-over WAL.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
-from edgeshard.files import folders, lock_holder, locks, paths, scan, store_folder
+from edgeshard.files import folders, lock_holder, locks, paths, store_folder
 from edgeshard.master import identity, write_stats
 from edgeshard.options import DURABILITIES, LOCK_WAIT_S, TRANSACTION_WAIT_S, Durability, References
 from edgeshard.records import fallbacks
 from edgeshard.records.fallbacks import Fallbacks
+from edgeshard.shard import draft
+from edgeshard.shard.draft import Draft
 from edgeshard.shard.health import ShardLock
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
@@ -36,11 +40,6 @@ _ADVICE: Final = (
     'With several workers, give each a shard of its own, as in store.shard(f"worker-{os.getpid()}"): see "Your 20 '
     'workers" in the README. Threads of one process share one handle. Otherwise close the other one, or wait until it '
     "is closed: store.shard(agent, wait=seconds)"
-)
-
-_RESCUE: Final = (
-    "Move it and its WAL (-wal) away, salvage its rows there with Store.salvage (`edgeshard salvage`), then open the "
-    "shard again"
 )
 
 
@@ -87,23 +86,40 @@ def open_shard(
         stem = paths.shard_stem(agent)
         folder = store_folder.resolve_shards(root)  # SQLite follows no link in it
         folders.make_folder(folder)
-        path = paths.shard(folder, stem)
-        held = locks.lock(paths.shard_lock(folder, stem), wait_s)
+        path, lock_path = paths.shard(folder, stem), paths.shard_lock(folder, stem)
+        had_lock = os.path.lexists(lock_path)
+        held = locks.lock(lock_path, wait_s)
         if held is None:
             raise _in_use_error(path, agent)
         lock = ShardLock(held)
         opened.callback(lock.release)
-        made_bytes, is_there = 0, _exists(path)
+        is_there = draft.exists(str(path))
         quota = None if budget is None else opened.enter_context(contextlib.closing(Quota(root, budget, path)))
-        if not is_there:
-            # if space is short, a merge must be able to shrink the file in steps; that costs a writer 4 % of its rate
-            # (measured)
-            made_bytes = _make_file(path, agent, profile.page_bytes, shrinkable=budget is not None)
         with _with_rescue_advice(str(path)):
-            connection = opened.enter_context(contextlib.closing(_connect(str(path), agent, durability)))
-            meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
+            if is_there:
+                if durability == "power":  # an earlier handle at "process" did not sync all names
+                    with sqlite.translate_errors("open shard", str(path)):
+                        folders.sync_path(folder)
+                connection = opened.enter_context(contextlib.closing(_connect(str(path), durability, agent)))
+                new = None
+            else:
+                new = _make_draft(path, agent, profile, is_limited=budget is not None, was_removed=had_lock)
+                opened.callback(new.discard)
+                connection = new.connection
+            meter = write_stats.WriterMeter(lock_path)
             shard = Shard(
-                path, agent, durability, connection, lock, meter, lookups, quota, replacing, transaction_wait_s
+                path,
+                agent,
+                durability,
+                connection,
+                lock,
+                meter,
+                partial(_connect, str(path), durability),
+                new,
+                lookups,
+                quota,
+                replacing,
+                transaction_wait_s,
             )
         opened.pop_all()  # the shard closes them
         return shard
@@ -124,13 +140,6 @@ def _in_use_error(path: Path, agent: str) -> ShardInUseError:
     return ShardInUseError("open shard", path, cause, holder.pid, holder.since)
 
 
-def _exists(path: Path) -> bool:
-    found = scan.find_database(str(path))
-    if found is not None and found.defect:
-        raise DamagedError("open shard", found.path, f"{found.defect}. {_RESCUE}")
-    return found is not None
-
-
 @contextlib.contextmanager
 def _with_rescue_advice(path: str) -> Iterator[None]:
     """Add the next step to the error of a shard that is damaged."""
@@ -139,39 +148,44 @@ def _with_rescue_advice(path: str) -> Iterator[None]:
     except DamagedError as error:
         if error.path != path:
             raise
-        raise DamagedError(error.action, path, f"{error.cause}. {_RESCUE}") from error.__cause__
+        raise DamagedError(error.action, path, f"{error.cause}. {draft.RESCUE}") from error.__cause__
 
 
-def _make_file(path: Path, agent: str, page_bytes: int, *, shrinkable: bool) -> int:
-    """Make the shard's file; return how many bytes that wrote."""
+def _make_draft(path: Path, agent: str, profile: WriteProfile, *, is_limited: bool, was_removed: bool) -> Draft:
     with sqlite.translate_errors("make shard", str(path)):
-        for name in os.listdir(path.parent):
-            unfinished = paths.UNFINISHED_SHARD.fullmatch(name)
-            if unfinished and unfinished[1] == path.stem:
-                os.unlink(path.parent / name)  # an opening was killed before it renamed the file; we hold the lock
-        script = format.SHARD_TABLES + identity.INSERT_SHARD
-        with write_stats.counted() as count:
-            sqlite.create(str(path), page_bytes, script, (agent,), format.IDENTITY, shrinkable=shrinkable)
-        return count.bytes
+        if was_removed:
+            draft.remove_leftovers(path)
+            # somebody removed the shard of an agent, perhaps just now: if a power cut undid that for its WAL, SQLite
+            # would copy old pages into the new shard
+            folders.sync_folder(path.parent)
+        return Draft(path, agent, profile.page_bytes, is_limited=is_limited)
 
 
-def _connect(path: str, agent: str, durability: Durability) -> Connection:
+def _connect(path: str, durability: Durability, agent: str | None = None) -> Connection:
+    """Open a shard's file for its writer, and check that it belongs to the agent, unless this process has just made it.
+
+    Raises:
+        AccessError, StorageIOError, DamagedError, FormatError: see `open_shard`.
+    """
     with sqlite.translate_errors("open shard", path):
         connection = sqlite.connect(path, writable=True)
         try:
-            sqlite.check_identity(connection, "main", format.IDENTITY, path)
-            role, owner = identity.role_and_agent(connection)
-            if role != format.SHARD:
-                cause = "it is an edgeshard database, but not a shard; move it out of the folder of shards"
-                raise FormatError("open shard", path, cause)
-            if owner != agent:
-                cause = f"it belongs to agent {owner!r}, not to {agent!r}; move it back to where it came from"
-                raise FormatError("open shard", path, cause)
+            if agent is not None:
+                _check_owner(connection, path, agent)
             sqlite.set_synchronous(connection, DURABILITIES[durability])
-            if durability == "power":
-                # an earlier handle at "process" may have left the file's name unsynced
-                folders.sync_path(os.path.dirname(path))
+            sqlite.disable_checkpoint_on_close(connection)  # the handle decides
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _check_owner(connection: Connection, path: str, agent: str) -> None:
+    sqlite.check_identity(connection, "main", format.IDENTITY, path)
+    role, owner = identity.role_and_agent(connection)
+    if role != format.SHARD:
+        cause = "it is an edgeshard database, but not a shard; move it out of the folder of shards"
+        raise FormatError("open shard", path, cause)
+    if owner != agent:
+        cause = f"it belongs to agent {owner!r}, not to {agent!r}; move it back to where it came from"
+        raise FormatError("open shard", path, cause)

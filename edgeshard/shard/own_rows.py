@@ -42,16 +42,23 @@ def open_to_read(path: str) -> Connection:
         return connection
 
 
+def open_empty() -> Connection:
+    """Open what a shard is before its first transaction is committed."""
+    connection = sqlite.open_in_memory(format.SHARD_TABLES)
+    sqlite.allow_interrupt(connection)
+    return connection
+
+
 def source(path: str, open_: Callable[[], Connection]) -> Source:
     """Return a shard as what the rows of a class can be read from; `open_` opens it."""
     return Source(path, open_, address=f"{_STREAM}, {_SEQ}", condition=truncations.not_truncated("_id"))
 
 
-def select(path: str, sql: str, params: Params, json: DecodeJson) -> Rows:
-    """Run one SELECT on the rows of a shard; see `Shard.query`."""
+def select(path: str, open_: Callable[[], Connection], sql: str, params: Params, json: DecodeJson) -> Rows:
+    """Run one SELECT on the rows of a shard, which `open_` opens; see `Shard.query`."""
     on_write = "A query only reads; write rows with write() or write_many()"
     call = Call("query", path, "query(sql, {})", on_write, _explain_tables)
-    connection = open_to_read(path)
+    connection = open_()
     try:
         with sqlite.translate_errors("query", path):
             _make_views(connection, sql)

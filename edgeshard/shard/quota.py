@@ -147,6 +147,11 @@ class Quota:
         self._limit_wal(connection)
         connection.set_wal_hook(self._after_commit)  # replaces wal_autocheckpoint
 
+    def request_new(self) -> None:
+        """Have the next upkeep take a new quota: the file has changed otherwise than by writes."""
+        self._taken_at = self._measured_at = 0.0
+        self._request_upkeep()
+
     def close(self) -> None:
         """Give the quota back, once the shard is closed."""
         self._record.close()
@@ -308,8 +313,7 @@ class Quota:
             logger.debug("%s", error)
             must_take = True
         if must_take:
-            self._taken_at = self._measured_at = 0.0
-            self._request_upkeep()
+            self.request_new()
 
     def make_space(self, connection: Connection, writer: RecordWriter, rows: list[tuple[Any, ...]]) -> None:
         """Take a larger quota if the next rows may not fit. If there is none, SQLite refuses what does not fit.

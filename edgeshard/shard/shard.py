@@ -288,6 +288,8 @@ class Shard(Handle):
             self._check()
             if self._depth:
                 raise TransactionError("sync shard", self.path, "its transaction is still open; leave its block first")
+            if self._draft is not None:
+                return  # nothing was written
             with sqlite.translate_errors("sync shard", self.path):
                 self._commit_durably()
                 folders.sync_path(os.path.dirname(self.path))
@@ -430,16 +432,19 @@ class Shard(Handle):
             ShardClosedError, ShardForkedError, ShardPoisonedError: the handle cannot be used any more.
         """
         self._ensure_readable()
-        return own_rows.select(self.path, sql, params, json)
+        return own_rows.select(self.path, self._open_file, sql, params, json)
 
     def _open_to_read(self) -> sqlite.Connection:
         self._ensure_readable()
-        return own_rows.open_to_read(self.path)
+        return self._open_file()
+
+    def _open_file(self) -> sqlite.Connection:
+        return own_rows.open_empty() if self._draft is not None else own_rows.open_to_read(self.path)
 
     def _ensure_readable(self) -> None:
         if self._unusable is not None:
             raise type(self._unusable)(*self._unusable.args)
-        if self._files.are_replaced(has_written=self._next_id != 0):
+        if self._draft is None and self._files.are_replaced(has_written=self._next_id != 0):
             raise ShardPoisonedError("read shard", self.path, health.MOVED)
 
     # -- streams and tables -------------------------------------------------------------------------------------------

@@ -89,9 +89,10 @@ class Transaction:
     def _begin(self) -> None:
         handle = self._handle
         with sqlite.translate_errors("begin transaction in shard", handle.path):
-            handle._execute(f"SAVEPOINT nested_{self.depth}" if self.depth else "BEGIN IMMEDIATE")
             if self.depth:
+                handle._execute(f"SAVEPOINT nested_{self.depth}")
                 return
+            handle._begin_transaction()
             handle._running = running_asker()
             handle._task, handle._aborted = handle._running and handle._running(), None
             if handle._is_clock_set_back is not None and handle._is_clock_set_back():
@@ -163,7 +164,10 @@ class Transaction:
             handle._execute("COMMIT")
         except BaseException as error:
             handle._fail(error)
-        if handle._files.identities is None:
+        if handle._draft is not None:
+            if handle._next_id:  # the block wrote something
+                handle._make_file(handle._draft)
+        elif handle._files.identities is None:
             handle._files.remember()
 
     def _undo(self, error: BaseException | None = None) -> None:
@@ -173,6 +177,8 @@ class Transaction:
             error: what failed in the block; None if the block was not entered.
         """
         handle = self._handle
+        if handle._draft is not None and not handle._draft.is_open:
+            return  # it could not be published, and the handle is poisoned
         quota = handle._quota
         can_reuse_seqs = self.depth > 0 or not isinstance(error, StorageError)
         is_unwritten = (
@@ -213,6 +219,8 @@ class Transaction:
             return
         if handle._quota is not None:
             handle._quota.let_go()
+        if handle._is_wal_unsynced and not handle._connection.in_transaction:
+            handle._end_unsynced_wal()
         if handle._connection.in_transaction:
             cause = "an interrupt kept its transaction from being undone; open it again"
             handle._become_unusable(ShardPoisonedError("use shard", handle.path, cause))

@@ -25,7 +25,8 @@ class WriteProfile:
     """How much a store writes, and how often.
 
     Attributes:
-        page_bytes: page size of new shards. A commit writes whole pages: with 512 bytes, a third less than with 1024.
+        page_bytes: page size of new shards, unless their commits are large (see `page_bytes`). A commit writes whole
+            pages: with 512 bytes, a third less than with 1024.
         interval_s: time between two merges of a watching merger, in seconds.
         rescan_s: time between two scans of all shards, in seconds.
         waits: whether the first row after a quiet time waits for the interval, to be merged together with others.
@@ -48,11 +49,26 @@ class WriteProfile:
 NORMAL: Final = WriteProfile(format.SHARD_PAGE_SIZE, 1.0, 30.0, waits=False, held_s=0.0, keeps_wal=False, slowness=1.0)
 
 LOW: Final = WriteProfile(
-    min(format.SHARD_PAGE_SIZES), 60.0, 600.0, waits=True, held_s=3_600.0, keeps_wal=True, slowness=10.0
+    format.SHARD_PAGE_SIZE_LOW, 60.0, 600.0, waits=True, held_s=3_600.0, keeps_wal=True, slowness=10.0
 )
 
 #: The profiles by the values of ``wear=``.
 PROFILES: Final[dict[str, WriteProfile]] = {"normal": NORMAL, "low": LOW}
+
+
+#: A first transaction that writes as much as this, in bytes, gets a shard large pages. For commits of less, they take
+#: more time and write more bytes (measured, for rows of 100 B, 1 KB and 10 KB).
+LARGE_COMMIT_BYTES: Final = 64 << 10
+
+
+def page_bytes(usual_bytes: int, written_bytes: int) -> int:
+    """Return the page size of a new shard.
+
+    Args:
+        usual_bytes: the page size of the store's profile.
+        written_bytes: what the shard's first transaction wrote.
+    """
+    return format.SHARD_PAGE_SIZE_LARGE if written_bytes >= LARGE_COMMIT_BYTES else usual_bytes
 
 
 def parse_profile(wear: str, root: str | os.PathLike[str]) -> WriteProfile:

@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from edgeshard.errors import FormatError, StorageIOError
-from edgeshard.files import fingerprint, os_errors
+from edgeshard.files import fingerprint, os_errors, paths
 from edgeshard.options import BUSY_TIMEOUT_S
 from edgeshard.sqlite import guards, temp_files
 from edgeshard.sqlite.rows import quote
@@ -85,7 +85,7 @@ def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
         finally:
             is_in_place = before is not None and fingerprint.identity(path) == before
         if is_in_place:
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            enable_checkpoint_on_close(connection)
             return connection
     except BaseException:
         connection.close()
@@ -139,6 +139,11 @@ def disable_checkpoint_on_close(connection: Connection) -> None:
     The WAL then stays next to the database; `maintenance.shrink_wal` empties it.
     """
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def enable_checkpoint_on_close(connection: Connection) -> None:
+    """Undo `disable_checkpoint_on_close`."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
 
 
 def ensure_wal(connection: Connection, path: str) -> None:
@@ -251,6 +256,32 @@ def read_snapshot(connection: Connection) -> Iterator[None]:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def begin_in_empty_wal(connection: Connection) -> None:
+    """Begin a write transaction; if the WAL is empty, its commit makes no fsync, although the connection is at NORMAL.
+
+    At NORMAL, SQLite syncs the header of a WAL, and then the WAL's name, before it writes the first frame. The header
+    matters when a WAL is written from its start again: if the new header were lost, old frames would count again. An
+    empty WAL has none. And a checkpoint syncs the WAL, and its name, before it changes the database. So this must not
+    checkpoint, and the caller sets `synchronous` and `wal_autocheckpoint` again after the transaction.
+    """
+    if _is_wal_empty(connection):
+        set_synchronous(connection, "OFF")
+        connection.wal_autocheckpoint(0)
+        connection.execute("BEGIN IMMEDIATE")
+        if _is_wal_empty(connection):  # now nobody else can write to it
+            return
+        connection.execute("ROLLBACK")
+        set_synchronous(connection, "NORMAL")
+    connection.execute("BEGIN IMMEDIATE")
+
+
+def _is_wal_empty(connection: Connection) -> bool:
+    try:
+        return fingerprint.size(paths.wal(connection.filename)) == 0
+    except OSError:  # no reason to refuse a row
+        return False
 
 
 def begin_exclusive(connection: Connection) -> None:

@@ -13,7 +13,6 @@ import apsw
 
 from edgeshard.files import fingerprint, modes, os_errors, paths
 from edgeshard.files.atomic_file import publish, remove_unfinished
-from edgeshard.sqlite import guards
 from edgeshard.sqlite.connection import (
     Connection,
     connect,
@@ -118,18 +117,25 @@ def _build(
 
 
 def create_without_wal(
-    path: str, page_size: int, script: str, bindings: tuple[Any, ...], identity: tuple[int, int]
+    path: str,
+    page_size: int,
+    script: str,
+    bindings: tuple[Any, ...],
+    identity: tuple[int, int],
+    *,
+    shrinkable: bool = False,
 ) -> Connection:
-    """Turn an empty file into a database that needs no other file (no WAL), and leave it open.
+    """Turn an empty file into a database that needs no other file (no WAL), and leave it open; for arguments see above.
 
     Nothing of it is durable before the file is synced; after an interruption, begin again.
     """
     connection = connect(path, writable=True)
     try:
-        for name, value in (("page_size", page_size), ("journal_mode", "MEMORY"), ("synchronous", "OFF")):
+        settings: dict[str, int | str] = {"page_size": page_size, "auto_vacuum": _INCREMENTAL if shrinkable else 0}
+        settings |= {"journal_mode": "MEMORY", "synchronous": "OFF"}
+        for name, value in settings.items():
             connection.pragma(name, value)
         _fill(connection, script, bindings, identity)
-        guards.allow_interrupt(connection)
     except BaseException:
         connection.close()
         raise
@@ -141,6 +147,21 @@ def _fill(connection: Connection, script: str, bindings: tuple[Any, ...], identi
         connection.execute(script, bindings)
         connection.pragma("application_id", identity[0])
         connection.pragma("user_version", identity[1])
+
+
+def copy_with_pages(connection: Connection, path: str, page_size: int) -> None:
+    """Copy a database that has no WAL into an empty file, with pages of another size. Nothing of it is durable yet."""
+    connection.pragma("page_size", page_size)
+    connection.execute("VACUUM INTO ?", (path,))
+
+
+def mark_as_wal(path: str) -> None:
+    """Make a WAL database of one that is closed and has no journal, by its header; nothing of it is durable yet."""
+    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.pwrite(handle, _WAL_VERSIONS, _VERSIONS_AT)
+    finally:
+        os.close(handle)
 
 
 def back_up(connection: Connection, path: str, progress: Callable[[int, int], None] | None = None) -> None:
@@ -176,7 +197,10 @@ def back_up(connection: Connection, path: str, progress: Callable[[int, int], No
 
 
 def wal_pages_written(connection: Connection) -> int:
-    """Return how many pages the connection has handed to its WAL since it was opened (takes 0.1 µs)."""
+    """Return how many pages the connection has written to its WAL since it was opened (takes 0.1 µs).
+
+    Of a database without a WAL, these are the pages written to the database itself.
+    """
     pages: int = connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
     return pages
 

@@ -43,7 +43,7 @@ def check_kills(folder: Path, every: int) -> set[tuple[int, int]]:
         shutil.rmtree(store.root)
 
 
-@pytest.mark.parametrize("every", short_and_full(97, 13))
+@pytest.mark.parametrize("every", short_and_full(61, 13))
 def test_an_import_that_is_killed_goes_on_after_the_last_batch_that_was_committed(
     every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,8 @@ def test_a_commit_after_which_the_files_cannot_be_looked_at_is_a_commit(
         raise OSError(5, "Input/output error")
 
     with store.shard("agent") as shard:
+        shard.write({"n": 0})
+    with store.shard("agent") as shard:
         with monkeypatch.context() as patch:
             patch.setattr(os, "stat", refuse)
             assert 1 == shard.write({"n": 1})
@@ -149,6 +151,7 @@ def test_a_commit_after_which_the_quota_cannot_be_recorded_is_a_commit(
 
     store = edgeshard.Store(tmp_path / "data", max_bytes="2M")
     with store.shard("agent") as shard:
+        shard.write({"n": -1})
         shard.write({"n": 0})
         with monkeypatch.context() as patch:
             patch.setattr(QuotaRecord, name, fail)
@@ -159,20 +162,22 @@ def test_a_commit_after_which_the_quota_cannot_be_recorded_is_a_commit(
                 shard.write_many({"n": n} for n in (3, 4))
         shard.write_many({"n": n} for n in (5, 6))
     store.merge()
-    assert ([0, 5, 6] if name == "hold" else [0, 1, 2, 5, 6]) == numbers(store)
+    assert ([-1, 0, 5, 6] if name == "hold" else [-1, 0, 1, 2, 5, 6]) == numbers(store)
     assert store.verify().ok
 
 
 def test_a_database_whose_making_met_a_full_disk_is_not_there(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(connection: apsw.Connection) -> None:
+    def fail(*_: Any) -> None:
         raise apsw.FullError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(maintenance, "truncate_wal", fail)
-        with pytest.raises(DiskFullError):
-            store.shard("agent")
+    for name, make in (("truncate_wal", store.init), ("_fill", lambda: store.shard("agent"))):
+        with monkeypatch.context() as patch:
+            patch.setattr(maintenance, name, fail)
+            with pytest.raises(DiskFullError):
+                make()
+    assert not store.master_path.exists()
     assert ["agent.lock"] == os.listdir(store.root / "shards")
     with store.shard("agent") as shard:
         shard.write({"n": 1})

@@ -302,18 +302,18 @@ def sync_folder_without_parent(folder: str | os.PathLike[str], levels: int | Non
         folders.sync_folder(folder)
 
 
-def publish_without_syncing_the_file(unfinished: str, path: str, *, replace: bool = False) -> bool:
+def publish_without_syncing_the_file(unfinished: str, path: str, **options: Any) -> bool:
     """Publish a file whose content may never become durable."""
     with patched([(os, "fsync", lambda _: None)]):
-        published = _publish(unfinished, path, replace=replace)
+        published = _publish(unfinished, path, **options)
     folders.sync_folder(os.path.dirname(path))
     return published
 
 
-def publish_without_syncing_the_folder(unfinished: str, path: str, *, replace: bool = False) -> bool:
+def publish_without_syncing_the_folder(unfinished: str, path: str, **options: Any) -> bool:
     """Publish a file whose name may never become durable."""
-    with patched([(atomic_file, "sync_folder", lambda _: None)]):
-        return _publish(unfinished, path, replace=replace)
+    with patched([(folders, "sync_folder", lambda _: None)]):
+        return _publish(unfinished, path, **options)
 
 
 def erasure_is_done_before_it_begins(connection: Connection, root: Path) -> int:
@@ -354,6 +354,14 @@ _redo = erase.redo
 #: For each mutant the procedure that finds it, and what to patch.
 PROCEDURE_MUTANTS: dict[str, tuple[str, list[Patch]]] = {
     "do not sync the name of a new folder": ("first opening", [(folders, "sync_path", sync_folder_without_parent)]),
+    "do not sync the file of a new shard": (
+        "first opening",
+        [(atomic_file, "publish", publish_without_syncing_the_file)],
+    ),
+    "do not sync the name of a new shard": (
+        "first opening",
+        [(atomic_file, "publish", publish_without_syncing_the_folder)],
+    ),
     "remove a shard without a note": ("removal", [(RemovalNotes, "note", nothing_is_noted)]),
     "do not sync the notes of removed shards": ("removal", [(sqlite, "set_synchronous", notes_are_not_durable)]),
     "do not sync the list of erased rows": ("erase", [(atomic_file, "publish", publish_without_syncing_the_file)]),

@@ -162,7 +162,7 @@ def _check(seed: int, folder: Path) -> None:
     if rng.random() < 0.5:
         merged(store)
         write_honest(store, 2)
-    for path in (store.root / "shards").glob("*.db"):
+    for path in (path for pattern in ("*.db", "*.db-wal") for path in (store.root / "shards").glob(pattern)):
         (alone.root / "shards").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, alone.root / "shards")
     if store.has_master():

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard.errors import ConfigurationError, StorageBusyError, StorageIOError
+from edgeshard.errors import ConfigurationError, ShardPoisonedError, StorageBusyError, StorageIOError
 from edgeshard.files import atomic_file, folders, locks, paths, scan
 from edgeshard.files import folders as folders_module
 from tests.support.processes import merge_command, python
@@ -165,10 +165,15 @@ def test_who_relies_on_a_folder_makes_its_name_durable_as_its_maker_may_have_die
 ) -> None:
     shards = store.root / "shards"
     shards.mkdir(parents=True)  # by somebody who was killed before he synced what is above
+    with store.shard("agent", durability="power") as shard:
+        shard.write({"n": 1})
+        assert [shards, store.root] == synced
+    synced.clear()
     with store.shard("agent", durability="power"):
-        assert {shards, store.root} <= set(synced)
+        assert [shards, store.root] == synced
+    synced.clear()
     with store.shard("agent") as shard:
-        synced.clear()
+        assert [] == synced
         shard.sync()
         assert [shards, store.root] == synced
     synced.clear()
@@ -277,11 +282,16 @@ def test_a_folder_that_another_program_keeps_locked_is_named(
     handle = os.open(shards, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(StorageBusyError, match=f"keeps the folder {shards} locked"):
-            store.shard("agent")
+        with (
+            store.shard("agent") as shard,
+            pytest.raises(StorageBusyError, match=f"keeps the folder {shards} locked"),
+        ):
+            shard.write({"n": 1})
     finally:
         os.close(handle)
-    store.shard("agent").close()
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    assert 1 == store.merge().rows
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -313,8 +323,12 @@ def test_an_error_of_link_that_says_something_else_is_reported(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", fails_with(errno.EIO))
-    with pytest.raises(StorageIOError, match=os.strerror(errno.EIO)):
-        store.shard("agent")
+    with store.shard("agent") as shard:
+        with pytest.raises(StorageIOError, match=os.strerror(errno.EIO)):
+            shard.write({"n": 1})
+        with pytest.raises(ShardPoisonedError, match="could not be made"):
+            shard.write({"n": 1})
+    assert ["agent.lock"] == os.listdir(store.root / "shards")
 
 
 def test_a_users_file_in_the_folder_of_shards_stays(store: edgeshard.Store) -> None:
@@ -322,7 +336,7 @@ def test_a_users_file_in_the_folder_of_shards_stays(store: edgeshard.Store) -> N
     shards.mkdir(parents=True)
     names = {"agent.db.old.new", "agent.db.new", "agent.db.01234567.new"}
     left = {"agent.db.edgeshard-01234567.new", "agent.db.edgeshard-01234567.new-wal"}
-    for name in names | left:
+    for name in names | left | {"agent.lock"}:  # whoever left something had taken the lock
         (shards / name).touch()
     with store.shard("agent") as shard:
         shard.write({"n": 1})

@@ -192,8 +192,10 @@ def test_others_than_an_agent_are_named_as_what_they_are(
 
 
 def test_a_salvage_says_who_has_the_shard_open(store: edgeshard.Store) -> None:
-    with store.shard("agent") as shard, pytest.raises(StorageBusyError, match="open in this process"):
-        store.salvage(shard.path)
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        with pytest.raises(StorageBusyError, match="open in this process"):
+            store.salvage(shard.path)
 
 
 def test_an_opening_waits_as_long_as_it_is_told_to(store: edgeshard.Store) -> None:

@@ -48,7 +48,8 @@ import sqlite3, subprocess, sys
 import edgeshard
 store = edgeshard.Store(sys.argv[1])
 shard = store.shard("agent")
-shard.write_many({"n": n, "much": "x" * 500} for n in range(400))
+shard.write({"n": 0, "much": "x" * 500})
+shard.write_many({"n": n, "much": "x" * 500} for n in range(1, 400))
 reads = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('select 1 from agent_data').fetchall()"
 reads += "; print(flush=True); sys.stdin.read()"
 reader = subprocess.Popen(
