@@ -102,6 +102,11 @@ def _check_base(base: Run | None, plan: Plan) -> None:
         return
     if plan.rounds < MIN_ROUNDS:
         raise NotComparableError(f"noise cannot be told from fewer than {MIN_ROUNDS} rounds; use --rounds {MIN_ROUNDS}")
+    most = max(map(len, samples(base.trials, base.costs).values()), default=0)
+    if most < MIN_ROUNDS:
+        raise NotComparableError(
+            f"it has only {most} rounds, which tell no noise; measure it with --rounds {MIN_ROUNDS}"
+        )
     workloads = [*map(workload_label, plan.contests), *plan.costs]
     check_comparable(base.machine, current_machine(), _workloads(base), workloads)
 
@@ -165,4 +170,6 @@ def _show(options: argparse.Namespace, run: Run, base: Run | None) -> int:
     check_comparable(base.machine, run.machine, _workloads(base), _workloads(run))
     comparison = compare(samples(base.trials, base.costs), found)
     print(f"\n{comparison_section(options.compare, base.machine, run.machine, comparison)}")
+    if not comparison.judged:
+        return 1
     return 0 if is_sound and not comparison.worse else 3

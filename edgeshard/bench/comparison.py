@@ -1,6 +1,6 @@
 """Compare a run with an earlier one, the base, and tell what became worse from what is noise.
 
-The rule: a figure became worse if its median fell by more than its noise. The noise is the largest of
+The rule: a figure became worse if its median fell by more than its noise. The noise is the larger of
 
 * 3 %, because rounds of one run may agree better than two runs do;
 * five standard errors of the ratio, from the rounds of both runs, plus the drift: how far the others, which did not
@@ -72,6 +72,11 @@ class Comparison:
     ratios: list[Ratio]
     only_in_base: list[str]
     only_in_run: list[str]
+
+    @property
+    def judged(self) -> list[Ratio]:
+        """The figures of edgeshard with enough rounds to tell what is noise."""
+        return [ratio for ratio in self.ratios if ratio.key.is_ours and ratio.noise is not None]
 
     @property
     def worse(self) -> list[Ratio]:

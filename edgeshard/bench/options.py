@@ -47,7 +47,7 @@ curves of edgeshard's own costs:
 
 --compare:
   Runs of the same options on the same machine can be compared. A figure is worse if its median fell by more
-  than its noise: the largest of 3 %% and of five standard errors of the rounds of both runs plus how far the
+  than its noise: the larger of 3 %% and of five standard errors of the rounds of both runs plus how far the
   systems moved that did not change. That takes 3 rounds; 5 see less noise.
   To measure an older version with this benchmark, put this version's folder edgeshard/bench into its
   checkout, and run --goals --json there.

@@ -68,7 +68,7 @@ def samples(trials: Iterable[Trial], costs: Iterable[Cost]) -> Samples:
     for trial in trials:
         if trial.row_check is not None and trial.row_check.is_exact:  # a system that loses rows is fast for nothing
             for name in _TRIAL_FIGURES:
-                if name in trial.figures:
+                if trial.figures.get(name):  # 0, as of a disk that counts nothing, has no ratio
                     key = Key(workload_label(trial.workload), trial.system, name)
                     found.setdefault(key, {})[trial.round_number] = trial.figures[name]
     for cost in costs:

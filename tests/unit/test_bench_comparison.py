@@ -165,7 +165,7 @@ def test_a_workload_with_another_option_is_another_one(other: Workload) -> None:
 
 def test_only_sound_trials_are_compared_by_round() -> None:
     workload = Workload("process", 2)
-    figures = {"rows_per_s": 7.0, "commit_p50_s": 1.0}
+    figures = {"rows_per_s": 7.0, "commit_p50_s": 1.0, "written_bytes_per_payload_byte": 0.0}
     trials = [
         Trial(workload, "edgeshard", 0, RowCheck(9, lost=1), {"rows_per_s": 99.0}),
         Trial(workload, "edgeshard", 1, RowCheck(9), figures),

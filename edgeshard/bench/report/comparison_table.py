@@ -69,7 +69,7 @@ _NOTES: Final = """\
 
 
 def _conclusion(comparison: Comparison) -> str:
-    judged = [ratio for ratio in comparison.ratios if ratio.key.is_ours and ratio.noise is not None]
+    judged = comparison.judged
     if not judged:
         return f"No figure of edgeshard was judged: both runs need at least {MIN_ROUNDS} rounds (--rounds)."
     worse = comparison.worse

@@ -628,7 +628,7 @@ def run_with(folder: Path, name: str, cpu_s: float, *, rounds: int = 3, **machin
         (0.1, 3, exits.DONE, "None of 1 figures of edgeshard is worse"),
         (0.05, 3, exits.DONE, "None of 1 figures of edgeshard is worse"),
         (0.2, 3, exits.INCOMPLETE, "WORSE than the noise: 1 of 1 figures of edgeshard: import: processor time 0.50"),
-        (0.2, 1, exits.DONE, "No figure of edgeshard was judged"),
+        (0.2, 1, exits.FAILED, "No figure of edgeshard was judged"),
     ],
 )
 def test_a_saved_run_is_compared_with_another(
@@ -644,10 +644,12 @@ def test_what_cannot_be_compared_is_refused_before_it_is_measured(
 ) -> None:
     monkeypatch.setattr(trials, "measure", None)
     base, elsewhere = run_with(tmp_path, "base.json", 0.1), run_with(tmp_path, "else.json", 0.1, processors=77)
+    once = run_with(tmp_path, "once.json", 0.1, rounds=1)
     (tmp_path / "no.json").write_text("{}")
     for given, said in (
         (["--compare", base, *SMALL[:2], "--agents", "2"], "none of the workloads of this run"),
         (["--compare", base, *SMALL], "noise cannot be told from fewer than 3 rounds; use --rounds 3"),
+        (["--compare", once, "--goals"], "it has only 1 rounds, which tell no noise; measure it with --rounds 3"),
         (["--compare", elsewhere, "--goals"], "it is from another machine: 77 processors"),
         (["--compare", str(tmp_path / "no.json"), "--goals"], "not a run that this version saved"),
         (["--compare", elsewhere, "--show", base], "it is from another machine: 77 processors"),
@@ -673,7 +675,7 @@ def test_the_goals_are_measured_and_compared_with_an_earlier_run_of_them(
     said = capsys.readouterr().out
     titles = {goal.title: goal.workload in COSTS or ":" in goal.workload for goal in GOALS}
     assert titles == {title: f"| {title} " in said for title in titles}
-    assert exits.DONE == command.main(["--show", base, "--compare", base])
+    assert exits.FAILED == command.main(["--show", base, "--compare", base])
     assert "No figure of edgeshard was judged" in capsys.readouterr().out.splitlines()[-1]
 
 
