@@ -99,10 +99,14 @@ class Holder:
         return f"process {self.pid} ({program})" if program else f"process {self.pid}"
 
 
-def leave_note(lock: Path, role: Role) -> bytes:
+def leave_note(lock: Path | int, role: Role) -> bytes:
     """Write into a lock file that this process has taken it, and return the note, for `remove_note`.
 
     A failure is logged, because it only makes a message less helpful.
+
+    Args:
+        lock: the lock file, or a descriptor of it that can be written.
+        role: what it was taken for.
     """
     this = _this_process(os.getpid())
     text = f"{role} {this.pid} {this.namespace} {this.started} {int(_uptime_s() * 1000)} {this.boot_id}"
@@ -111,7 +115,7 @@ def leave_note(lock: Path, role: Role) -> bytes:
     return note
 
 
-def remove_note(lock: Path, note: bytes) -> None:
+def remove_note(lock: Path | int, note: bytes) -> None:
     """Remove a note before its lock is released, unless another process holds the file by now and left its own."""
     _write(lock, b" " * _NOTE_BYTES, instead_of=note)
 
@@ -238,13 +242,15 @@ def _read(lock: Path) -> bytes:
         return b""
 
 
-def _write(lock: Path, note: bytes, *, instead_of: bytes | None = None) -> None:
+def _write(lock: Path | int, note: bytes, *, instead_of: bytes | None = None) -> None:
     try:
-        handle = os.open(lock, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+        handle = lock if isinstance(lock, int) else os.open(lock, flags)
         try:
             if instead_of is None or os.pread(handle, _NOTE_BYTES, NOTE_AT) == instead_of:
                 os.pwrite(handle, note, NOTE_AT)
         finally:
-            os.close(handle)
+            if handle != lock:
+                os.close(handle)
     except OSError as error:
         logger.debug("leave a note in %s: %s", lock, error)

@@ -51,6 +51,41 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
     return None
 
 
+def lock_at_once(path: str) -> int | None:
+    """Take the lock file at `path` if it is free; return a descriptor for `release`, or None if it is not.
+
+    It is the lock that `lock` takes, for one who holds many of them for a moment: FileLock takes three times as long.
+
+    Raises:
+        AccessError, StorageIOError: the lock file cannot be made or locked.
+    """
+    try:
+        with contextlib.suppress(FileExistsError):
+            if not os.path.lexists(path):
+                os.close(modes.create_file(path))
+        handle = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:  # another process has just removed it
+        return None
+    except OSError as error:
+        raise explain_lock_error(error, "lock", path) from error
+    try:
+        if lock_open_file(handle, path):
+            if os.fstat(handle).st_nlink:  # otherwise its last holder has removed it
+                return handle
+            unlock_open_file(handle)
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
+
+
+def release(handle: int) -> None:
+    """Release a lock that `lock_at_once` took."""
+    unlock_open_file(handle)
+    os.close(handle)
+
+
 def lock_open_file(handle: int, path: str | os.PathLike[str]) -> bool:
     """Lock an open file until it is closed; return False if another process, or another descriptor, holds its lock.
 

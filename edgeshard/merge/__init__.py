@@ -53,7 +53,8 @@ Crash safety, step by step:
          the rows, as far as they are proven. A merger that watches leaves this for later if the agent is busy.
        - Remove it, if no process has the agent's lock: note outside the master, durably, up to which seqs it had
          brought rows (``removed-shards.db``). Take that lock, open the shard exclusively, check once more that all of
-         its rows are proven, empty the WAL, and remove the files, the WAL durably first.
+         its rows are proven, empty the WAL, and remove the files, the WAL durably first. Shards are removed in groups,
+         each of which syncs the folder once.
 
 The ranges decide what is copied, but not what may be deleted from a shard. They also list rows that came from other
 databases, which may be different rows under the same addresses: forged, or written by a clone of the machine. As long

@@ -142,7 +142,7 @@ def _copy(
         retirement.restore(connection, stream.stream_id, stream.agent_id, stream.began_at)
     used_bytes = sqlite.used_bytes(connection, origin.schema)
     rows_there = source_streams.row_count(connection, origin, listed) if any(each.blocks for each in listed) else 0
-    row_bytes = bounds.row_bytes(connection, origin.schema, rows_there)
+    row_bytes = bounds.row_bytes(connection, origin.schema, rows_there, used_bytes)
     max_rows = max(1, max_bytes // row_bytes)
     if own is not None and not schema_merge.has_all(target, origin) and _is_done_with(target, origin, listed):
         blocked = BlockedRows(origin, {})

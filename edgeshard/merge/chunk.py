@@ -14,7 +14,7 @@ from edgeshard.merge import apply, blame, conflicts, late_changes, reap
 from edgeshard.merge.apply import Copied, OwnShard, TargetLacksRowsError
 from edgeshard.merge.merge_pass import MergePass
 from edgeshard.merge.target import Target
-from edgeshard.sources import attach
+from edgeshard.sources import attach, bounds
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.attach import CopyProgress, Quarantine, SourceRun
 from edgeshard.sources.source import Source
@@ -64,16 +64,17 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 break
             connection.execute("SAVEPOINT source")
             try:
-                # in the snapshot that the rows are read from: an agent may have added a column a moment ago
-                origin = run.open(connection)
-                run.ensure_in_place()
-                first_new_id = target.next_id
-                part = _copy(target, run, origin, bytes_left)
-                late = _settle(target, first_new_id)
-                is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run, part)
-                run.outcome.is_removable = is_removable
-                if is_removable:
-                    run.outcome.last_seqs = source_streams.last_seqs(connection, origin)
+                with bounds.bounded(connection, run.schema):
+                    # in the snapshot that the rows are read from: an agent may have added a column a moment ago
+                    origin = run.open(connection)
+                    run.ensure_in_place()
+                    first_new_id = target.next_id
+                    part = _copy(target, run, origin, bytes_left)
+                    late = _settle(target, first_new_id)
+                    is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run, part)
+                    run.outcome.is_removable = is_removable
+                    if is_removable:
+                        run.outcome.last_seqs = source_streams.last_seqs(connection, origin)
                 connection.execute("RELEASE source")
             except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
                 if not _quarantine(connection, run, error):

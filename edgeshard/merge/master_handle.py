@@ -85,9 +85,8 @@ class MasterHandle:
         def note(connection: Connection, _: str, pages: int) -> int:
             self._wal_bytes = pages * page_bytes
             if self._wal_bytes >= 2 * database.CHECKPOINT_BYTES:
-                with contextlib.suppress(
-                    sqlite.DatabaseFailure
-                ):  # as SQLite's own hook: the next commit meets it again
+                # as in SQLite's own hook, an error is left to the next commit, which meets it again
+                with contextlib.suppress(sqlite.DatabaseFailure):
                     sqlite.checkpoint_in_hook(connection)
             return 0
 

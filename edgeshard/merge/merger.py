@@ -415,33 +415,44 @@ class Merger:
         if any(run.outcome.is_removable and not run.quarantine for run in runs):
             self._master.ensure_in_place()
             self._removals.note(runs, master_id, self._quota.budget)
-        with self._master.checkpointing(self._meter):
-            for run in runs:
-                is_deletable = run.copied.is_finished or (self._quota.is_near_limit and run.copied.durable)
-                if run.own and is_deletable and not run.quarantine and not merge_pass.is_stopping():
-                    self._master.ensure_in_place()
-                    self._truncate_or_remove(run, master_id, merge_pass)
+        if deletable := [run for run in runs if self._is_deletable(run)]:
+            with self._master.checkpointing(self._meter):
+                self._truncate_or_remove(deletable, master_id, merge_pass)
         attach.remove_empty_wals(runs)
 
-    def _truncate_or_remove(self, run: SourceRun, master_id: bytes, merge_pass: MergePass) -> None:
-        """Remove the shard if its agent has ended, or truncate it, or leave that for later."""
-        run.outcome.state = run.file.state
-        try:
-            if run.outcome.is_removable and self._remove(run):
-                run.outcome.is_removed = True
-                merge_pass.removed += 1
-                merge_pass.truncated += run.copied.rows_in_source
-            elif run.copied.durable:
-                self._truncate(run, master_id, merge_pass)
-        except OutOfDescriptorsError:
-            raise
-        except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-            cause = error.cause if isinstance(error, EdgeshardError) else error
-            run.quarantine = Quarantine(f"its rows are merged, but cannot be deleted from it: {cause}")
+    def _truncate_or_remove(self, runs: Sequence[SourceRun], master_id: bytes, merge_pass: MergePass) -> None:
+        """Remove the shards of agents that have ended; truncate the others, or leave that for later."""
+        for run in runs:
+            run.outcome.state = run.file.state
+        self._remove([run for run in runs if run.outcome.is_removable], merge_pass)
+        for run in runs:
+            if run.copied.durable and not (run.outcome.is_removed or run.quarantine or merge_pass.is_stopping()):
+                self._master.ensure_in_place()
+                with _quarantining(run):
+                    self._truncate(run, master_id, merge_pass)
 
-    def _remove(self, run: SourceRun) -> bool:
-        self._meter.collect_from(paths.lock_path(run.file.path))  # the lock file is removed as well
-        return reap.remove(run.source, run.copied.durable)
+    def _is_deletable(self, run: SourceRun) -> bool:
+        """Return whether rows of a source may be deleted from it, as far as the master holds them."""
+        is_done = run.copied.is_finished or (self._quota.is_near_limit and bool(run.copied.durable))
+        return run.own and is_done and not run.quarantine
+
+    def _remove(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> None:
+        """Remove shards of agents that have ended, in groups; those that cannot be removed stay."""
+        for run in runs:
+            self._meter.collect_from(paths.lock_path(run.file.path))  # the lock file is removed as well
+        left = [(run, reap.Removal(run.source, run.copied.durable)) for run in runs]
+        while left and not merge_pass.is_stopping():
+            self._master.ensure_in_place()
+            done = reap.remove([removal for _, removal in left], self._master.ensure_in_place)
+            for run, removal in left[:done]:
+                if removal.is_removed:
+                    run.outcome.is_removed = True
+                    merge_pass.removed += 1
+                    merge_pass.truncated += run.copied.rows_in_source
+                elif removal.error is not None:
+                    with _quarantining(run):
+                        raise removal.error
+            del left[:done]
 
     def _truncate(self, run: SourceRun, master_id: bytes, merge_pass: MergePass) -> None:
         run.outcome.has_merged_rows = True
@@ -589,6 +600,18 @@ class Merger:
         for result in self._quota.retention_results:
             report = result.add_to_report(report)
         return report
+
+
+@contextlib.contextmanager
+def _quarantining(run: SourceRun) -> Iterator[None]:
+    """Quarantine a shard from which rows cannot be deleted."""
+    try:
+        yield
+    except OutOfDescriptorsError:
+        raise
+    except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
+        cause = error.cause if isinstance(error, EdgeshardError) else error
+        run.quarantine = Quarantine(f"its rows are merged, but cannot be deleted from it: {cause}")
 
 
 def _begin_again(run: SourceRun) -> None:

@@ -5,24 +5,35 @@ milliseconds, finds no file, and makes one. A program that does not take that lo
 database open: then the shard stays. A lock file is removed by the process that holds it; a process that waited for it
 finds that its file no longer has a name (filelock checks the count of links), and takes the new one.
 
-The WAL is emptied and removed first, durably. So if the merger is killed on the way, a whole database is left, even
-after a power cut, and the next merge removes it.
+Shards are removed in groups, so that the folder is synced once for all of a group:
+
+    1. For each shard: take its agent's lock, open it exclusively, check that all of its rows are durable in the master,
+       and empty its WAL. A shard that fails is left out, and its lock is released.
+    2. Remove the WALs.
+    3. Sync the folder.
+    4. Remove the databases and the lock files. The locks are held until then.
+
+So the WALs are removed first, durably. If the merger is killed on the way, or the power is cut, each shard is gone or
+still a whole database, and the next merge removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.errors import StorageError
-from edgeshard.files import fingerprint, folders, lock_holder, locks, paths
-from edgeshard.master import catalog, identity, streams
+from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, StorageError
+from edgeshard.files import fingerprint, folders, lock_holder, locks, os_errors, paths
+from edgeshard.master import identity, streams
 from edgeshard.sources.source import Source
 from edgeshard.sources.streams import shard_blocks
 from edgeshard.sqlite import Connection
@@ -30,37 +41,115 @@ from edgeshard.sqlite import Connection
 logger = logging.getLogger("edgeshard.merge")
 
 #: A WAL shorter than this, in bytes, is copied into its database in no time.
-_SHORT_WAL_BYTES = 256 << 10
+_SHORT_WAL_BYTES: Final = 256 << 10
+
+#: The most shards of a group: an agent that comes back waits until all of its group are removed.
+_GROUP_SIZE: Final = 64
+
+#: For how long the first lock of a group is held before the group is closed, in seconds.
+_GROUP_S: Final = 0.05
+
+#: Descriptors that a shard of a group takes (its file, its WAL and its lock), and that stay free.
+_DESCRIPTORS: Final = 3
+
+_SPARE_DESCRIPTORS: Final = 10
 
 
-def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
-    """Remove a shard, unless a process has it open or it holds a row that is not durable elsewhere.
+@attrs.define
+class Removal:
+    """A shard that may be removed.
 
-    Args:
+    Attributes:
         shard: the shard, as it was read before the master's last commit.
         durable: the last seq of each stream that the master holds, by stream id.
+        is_removed: whether it was removed.
+        error: why it cannot be removed; None as well if a process has it open, or if the master may lack a row of it.
+    """
+
+    shard: Source
+    durable: Mapping[bytes, int]
+    is_removed: bool = False
+    error: Exception | None = None
+
+    @functools.cached_property
+    def lock(self) -> str:
+        """Its agent's lock file."""
+        return str(paths.lock_path(self.shard.path))
+
+
+def remove(removals: Sequence[Removal], ensure_durable: Callable[[], object]) -> int:
+    """Remove the first of these shards, as many as fit into a group, and record in each what became of it.
+
+    A shard is not removed if a process has it open, or if it holds a row that is not durable in the master.
+
+    Args:
+        removals: the shards, at least one.
+        ensure_durable: called before the first database is removed; it raises if the master is no longer in its place.
 
     Returns:
-        Whether it was removed.
+        How many of them were in the group.
 
     Raises:
-        EdgeshardError: it cannot be removed.
+        OutOfDescriptorsError: this process may open no further file.
+        Exception: what `ensure_durable` raised. No database was removed.
     """
-    lock = paths.lock_path(shard.path)
-    with sqlite.translate_errors("remove shard", shard.path):
-        _shorten_wal(shard.path)
-        held = locks.lock(lock)
-        if held is None:
-            return False
-        note = lock_holder.leave_note(lock, "merge")
-        try:
-            if not _remove_database(attrs.evolve(shard, schema="main"), durable):
-                return False
-            _unlink(lock)
-            return True
-        finally:
-            lock_holder.remove_note(lock, note)
-            held.release()
+    free = os_errors.free_descriptors()
+    fitting = _GROUP_SIZE if free is None else (free - _SPARE_DESCRIPTORS) // _DESCRIPTORS
+    group = removals[: max(1, min(_GROUP_SIZE, fitting))]
+    for each in group:  # before the first lock is taken
+        _shorten_wal(each.shard.path)
+    with contextlib.ExitStack() as held:
+        # 1. Hold the shards that are proven to be removable.
+        ready: list[Removal] = []
+        ends_at, count = time.monotonic() + _GROUP_S, 0
+        for each in group:
+            if count and time.monotonic() > ends_at:
+                break
+            count += 1
+            with _recording_errors(each), contextlib.ExitStack() as own:
+                if _hold(each, own):
+                    held.push(own.pop_all())
+                    ready.append(each)
+        # 2. Remove the WALs: no connection that opens one of these databases from now on finds any.
+        for each in ready:
+            with _recording_errors(each):
+                for suffix in (paths.SHM, paths.WAL, paths.JOURNAL):
+                    _unlink(each.shard.path + suffix)
+        # 3. A power cut might take a database's name and leave the WAL's: its agent would be refused from then on.
+        _sync_folders(ready)
+        # 4. Remove the databases, and the locks last.
+        ready = [each for each in ready if each.error is None]
+        if ready:
+            ensure_durable()
+        for each in ready:
+            with _recording_errors(each):
+                _unlink(each.shard.path)
+                _unlink(each.lock)
+                each.is_removed = True
+    return count
+
+
+@contextlib.contextmanager
+def _recording_errors(removal: Removal) -> Iterator[None]:
+    """Record an error of the block in the removal; it concerns no other shard."""
+    try:
+        with sqlite.translate_errors("remove shard", removal.shard.path):
+            yield
+    except OutOfDescriptorsError:
+        raise
+    except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
+        removal.error = error
+
+
+def _sync_folders(removals: Iterable[Removal]) -> None:
+    by_folder: dict[str, list[Removal]] = {}
+    for each in removals:
+        by_folder.setdefault(os.path.dirname(each.shard.path), []).append(each)
+    for folder, inside in by_folder.items():
+        with contextlib.ExitStack() as recording:
+            for each in inside:
+                recording.enter_context(_recording_errors(each))
+            folders.sync_folder(folder)
 
 
 def _shorten_wal(path: str) -> None:
@@ -70,40 +159,42 @@ def _shorten_wal(path: str) -> None:
             sqlite.remove_empty_wal(path)
 
 
-def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
+def _hold(removal: Removal, own: contextlib.ExitStack) -> bool:
+    """Take a shard's lock and open it exclusively, until `own` is closed; return whether it may be removed.
+
+    If so, its WAL is empty.
+    """
+    shard = attrs.evolve(removal.shard, schema="main")
+    taken = locks.lock_at_once(removal.lock)
+    if taken is None:
+        return False
+    own.callback(locks.release, taken)
+    own.callback(lock_holder.remove_note, taken, lock_holder.leave_note(taken, "merge"))
     before = fingerprint.identity(shard.path)
     connection = sqlite.connect(shard.path, writable=True, busy_timeout_s=0.0)
+    own.callback(connection.close)
     try:
         sqlite.begin_exclusive(connection)
-        if fingerprint.identity(shard.path) != before or not _is_removable(connection, shard, durable):
+        if fingerprint.identity(shard.path) != before or not _is_removable(connection, shard, removal.durable):
             return False
         connection.execute("COMMIT")  # the exclusive lock stays
         sqlite.truncate_wal(connection)
-        # closing must not delete the WAL of a database that is made meanwhile
-        sqlite.disable_checkpoint_on_close(connection)
-        for suffix in (paths.SHM, paths.WAL, paths.JOURNAL):
-            _unlink(Path(shard.path + suffix))
-        # a power cut might take the database's name and leave the WAL's: its agent would be refused from then on
-        folders.sync_folder(os.path.dirname(shard.path))
-        _unlink(Path(shard.path))
-        return True
     except sqlite.BUSY:
         return False
-    finally:
-        connection.close()
+    # closing must not delete the WAL of a database that is made meanwhile
+    sqlite.disable_checkpoint_on_close(connection)
+    return True
 
 
 def _is_removable(connection: Connection, shard: Source, durable: Mapping[bytes, int]) -> bool:
     """Return whether it is the shard that was read, and has nothing that the master may lack."""
     if identity.database_id(connection) != shard.database_id:
         return False
-    names = set(catalog.record_tables(connection))
-    if names != {table.name for table in shard.tables}:
-        return False
     listed = sqlite.fetch(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
-    known = {*format.COMMON_TABLES, *format.OPTIONAL_SHARD_TABLES, *names}
-    if not {name for (name,) in listed if not name.startswith("sqlite_")} <= known:
-        return False  # a user keeps a table in it
+    others = {name for (name,) in listed if not name.startswith("sqlite_")}
+    others -= {*format.COMMON_TABLES, *format.OPTIONAL_SHARD_TABLES}
+    if others != {table.name for table in shard.tables}:
+        return False  # its agent has made a table since it was read, or a user keeps one in it
     ids = streams.ids_by_number(connection)
     blocks = shard_blocks(connection, shard)
     return all(block.last <= durable.get(ids.get(stream_no, b""), 0) for stream_no, block in blocks.items())
@@ -143,6 +234,6 @@ def has_agent_ended(shard_path: str) -> bool:
         return False
 
 
-def _unlink(path: Path) -> None:
+def _unlink(path: str | Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)

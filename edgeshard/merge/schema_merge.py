@@ -86,6 +86,8 @@ def fit(target: Target, origin: Source) -> tuple[Source, dict[SourceTable, str]]
 
 def ensure_tables(target: Target, origin: Source) -> tuple[Source, dict[SourceTable, str]]:
     """Give the target the tables and columns of a source that fit; return what `fit` does."""
+    if not target.keys and all(_is_unchanged(target, table) and table.is_plain for table in origin.tables):
+        return origin, {}
     # check all first: no large table is rewritten for one that is then refused
     conflicts = _find_conflicts(target, origin)
     connection, tables = target.connection, list[SourceTable]()

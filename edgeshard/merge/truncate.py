@@ -9,12 +9,13 @@ step is idempotent: the next truncation finishes one that was killed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.files import fingerprint, scan
+from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.fingerprint import State
 from edgeshard.format.blocks import Block
 from edgeshard.master import catalog, streams
@@ -158,7 +159,7 @@ def truncate(
             shard = attrs.evolve(shard, schema="main")
             with (
                 bounds.bounded(connection, "main", all_tables=True),
-                sqlite.secure_delete(connection, enabled=overwriting),
+                sqlite.secure_delete(connection) if overwriting else contextlib.nullcontext(),
             ):
                 result = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
                 if result is None:
@@ -166,9 +167,10 @@ def truncate(
                 if overwriting:
                     sqlite.shrink_wal(connection)
                 deleted, truncated = result
-                numbers = streams.numbers_by_id(connection)
-                known = truncated | {numbers[each]: last for each, last in (seen or {}).items() if each in numbers}
-                return Truncated(deleted, _state_without_news(connection, shard, known))
+                if seen and (seen.keys() - durable.keys() or any(seen[each] > durable[each] for each in seen)):
+                    numbers = streams.numbers_by_id(connection)
+                    truncated |= {numbers[each]: last for each, last in seen.items() if each in numbers}
+                return Truncated(deleted, _state_without_news(connection, shard, truncated))
         except sqlite.BUSY:
             return None
         finally:
@@ -280,9 +282,8 @@ def _has_no_new_row(connection: Connection, shard: Source, known: Mapping[int, i
 def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> None:
     """Return free pages to the disk, and copy a long WAL into the database, so that the writer need not."""
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
-    file = scan.find_database(shard.path)
     long_bytes = _LONG_WAL_BYTES if quota_bytes is None else min(_LONG_WAL_BYTES, quota_bytes // _REWRITTEN_PART)
-    is_long = file is not None and file.wal_bytes > long_bytes
+    is_long = fingerprint.size(paths.wal(shard.path)) > long_bytes
     if free_bytes > (_DEAD_BYTES if is_long or quota_bytes is not None else _SHRINK_BYTES):
         # without a quota, VACUUM may rewrite any amount, unless it would keep all of it in memory
         is_limited = quota_bytes is not None or not sqlite.spills(connection)

@@ -87,7 +87,8 @@ def sift(
                 accepted += part
                 left, size = rest, size * 2
             elif plan.take_chunk(part, 1, sender.master.transaction_at)[1]:
-                size = plan.count_seqs(part) // 2
+                # a part may have more rows than asked for, because it ends with a whole transaction
+                size = min(size, plan.count_seqs(part)) // 2
             else:
                 reason = parts.explain(part, error)
                 if isinstance(reason, TooSmall):

@@ -36,9 +36,12 @@ HELD_S: Final = 4.0
 #: of an fsync that makes the file longer (measured).
 KEPT_BYTES: Final = 3_000_000
 
-#: A commit of one small row writes between these numbers of pages (measured: 1.3 for a row of 100 B, with pages of
-#: 1 KB). Rows in large commits write fewer (0.2 for a hundred such rows), and large rows more (12 for one of 10 KB).
-_PAGES_OF_SMALL_COMMIT: Final = (0.5, 2.0)
+#: A commit of one small row writes less than this, in bytes, ...
+_SMALL_COMMIT_BYTES: Final = 2_048
+
+#: ... and at least this part of a page (measured: 1.3 pages for a row of 100 B, with pages of 1 KB; 0.2 pages a row for
+#: a hundred of them in a commit, and 12 for a row of 10 KB).
+_SMALL_COMMIT_PAGES: Final = 0.5
 
 #: How long after the first measurement the second is due, in seconds; each further one is due after twice the time.
 _FIRST_INTERVAL_S: Final = 0.05
@@ -55,10 +58,10 @@ def choose_limit(least_bytes: int, bytes_per_s: float, free_bytes: int) -> int:
     return max(least_bytes, min(int(bytes_per_s * HELD_S), MOST_BYTES, free_bytes // FREE_PART))
 
 
-def are_pages_rewritten(pages: int, rows: int) -> bool:
+def are_pages_rewritten(pages: int, rows: int, page_bytes: int) -> bool:
     """Return whether most of the pages that a writer has written are the same ones again, going by their number."""
-    least, most = _PAGES_OF_SMALL_COMMIT
-    return least <= pages / max(1, rows) < most
+    row_pages = pages / max(1, rows)
+    return row_pages >= _SMALL_COMMIT_PAGES and row_pages * page_bytes < _SMALL_COMMIT_BYTES
 
 
 class WalLimit:
@@ -97,7 +100,7 @@ class WalLimit:
         elapsed_s = now - self._measured_at
         if self._measured_at and elapsed_s > 0:
             new_pages, new_rows = pages - self._pages, rows - self._rows
-            pays = not are_pages_rewritten(new_pages, new_rows)
+            pays = not are_pages_rewritten(new_pages, new_rows, self._page_bytes)
             self._adapt(connection, new_pages * self._page_bytes / elapsed_s if pays else 0.0)
             self._interval_s *= 2
         self._pages, self._rows, self._measured_at = pages, rows, now

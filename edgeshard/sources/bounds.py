@@ -38,6 +38,9 @@ _ROW_BYTES_MIN: Final = 8
 #: How long the check waits for a lock, in seconds.
 _BUSY_TIMEOUT_S: Final = 0.25
 
+#: The blocks that are bounded now: the id of the connection, and the name by which the database is attached.
+_blocks: set[tuple[int, str]] = set()
+
 #: The check needs a bit for each page. More than this, in bytes, it gets only if the file has as many.
 _CHECK_BYTES_MAX: Final = 64 << 20
 
@@ -46,7 +49,8 @@ _CHECK_BYTES_MAX: Final = 64 << 20
 def bounded(connection: Connection, schema: str, *, all_tables: bool = False) -> Iterator[None]:
     """Bound what the connection does with a database in the block.
 
-    If that ends a write, the whole transaction is rolled back.
+    If that ends a write, the whole transaction is rolled back. A block within another one for the same database has no
+    bound of its own: preparing one takes more than most blocks.
 
     Args:
         connection: the connection.
@@ -57,22 +61,36 @@ def bounded(connection: Connection, schema: str, *, all_tables: bool = False) ->
         DamagedError: it takes more steps than it should, because it is damaged.
         StorageError: it takes many steps, and cannot be checked.
     """
+    block = (id(connection), schema)
+    if block in _blocks:
+        yield
+        return
     path = connection.db_filename(schema)
     steps = _STEPS + _STEPS_A_BYTE * min(sqlite.claimed_bytes(connection, schema), _allocated_bytes(path))
-    with sqlite.limit_steps_in_block(connection, steps, partial(ensure_sound, path, all_tables=all_tables)):
-        yield
+    _blocks.add(block)
+    try:
+        with sqlite.limit_steps_in_block(connection, steps, partial(ensure_sound, path, all_tables=all_tables)):
+            yield
+    finally:
+        _blocks.discard(block)
 
 
-def row_bytes(connection: Connection, schema: str, rows: int) -> int:
+def row_bytes(connection: Connection, schema: str, rows: int, used_bytes: int) -> int:
     """Return about how many bytes a row of an attached database takes, at least 1.
 
     A file of holes claims more than it has, and would be copied row by row. What the file system holds counts instead,
     unless that cannot be all, because it holds the file compressed or has yet to write it.
+
+    Args:
+        connection: the connection.
+        schema: the name by which the database is attached.
+        rows: how many rows it has.
+        used_bytes: what its pages in use take.
     """
-    used, held = sqlite.used_bytes(connection, schema), _allocated_bytes(connection.db_filename(schema))
+    held = _allocated_bytes(connection.db_filename(schema))
     if held >= _ROW_BYTES_MIN * rows:
-        used = min(used, held)
-    return max(1, used // max(1, rows))
+        used_bytes = min(used_bytes, held)
+    return max(1, used_bytes // max(1, rows))
 
 
 def _allocated_bytes(path: str) -> int:

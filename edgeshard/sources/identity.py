@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 from edgeshard import format, sqlite
 from edgeshard.errors import FormatError
 from edgeshard.files import paths
-from edgeshard.sources import bounds, tables
+from edgeshard.sources import bounds, checked_schemas, tables
+from edgeshard.sources.checked_schemas import Checked, Objects
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection, quote
 
@@ -29,39 +30,43 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
     """
     with bounds.bounded(connection, schema):
         sqlite.check_identity(connection, schema, format.IDENTITY, path)
-        ordinary = _ordinary_tables(connection, schema)
-        _check_own_tables(connection, schema, path, ordinary, format.COMMON_TABLES)
-        role, database_id, agent_id = _read_role(connection, schema, path)
-        if role == format.SHARD:
-            _check_indexes(connection, schema, path)
-        # checksum.verify looks for the checksum of a bundle
-        required = set(format.REQUIRED_TABLES[role]) - {format.CHECKSUM_TABLE}
-        _check_own_tables(connection, schema, path, ordinary, sorted(required))
-        # a shard has one of these only if a class of its agent needs it
-        present = {
-            name
-            for name in format.OPTIONAL_SHARD_TABLES
-            if name in ordinary and _is_as_declared(connection, schema, name, ordinary[name])
-        }
-        record_tables = tables.read_tables(connection, schema, path, role, ordinary.keys(), present)
-        return Source(
-            schema,
-            path,
-            role,
-            database_id,
-            agent_id,
-            record_tables,
-            tables.read_priorities(connection, schema, path, record_tables, present),
-        )
+        objects = checked_schemas.read_objects(connection, schema)
+        recalled = checked_schemas.recall(connection, schema, objects)
+        if recalled is not None:
+            checked = recalled.checked
+            role, database_id, agent_id, has_truncations = _parse_role(path, recalled.identity)
+        else:
+            role, database_id, agent_id, has_truncations, checked = _check(connection, schema, path, objects)
+        return Source(schema, path, role, database_id, agent_id, checked.tables, checked.priorities, has_truncations)
 
 
-def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
-    """Map the name of each ordinary table to its SQL. Views and virtual tables have no root page, and are left out.
+def _check(
+    connection: Connection, schema: str, path: str, objects: Objects
+) -> tuple[str, bytes, str | None, bool, Checked]:
+    """Check a schema that was not checked before; return what `_parse_role` does, and what was found.
 
-    This avoids PRAGMA table_list, which prepares each view, and lets each virtual table run its own code.
+    Views and virtual tables have no root page, and are no ordinary tables. The text of the schema is read, and not
+    PRAGMA table_list, which prepares each view, and lets each virtual table run its own code.
     """
-    sql = f"SELECT name, sql FROM {quote(schema)}.sqlite_schema WHERE type = 'table' AND rootpage > 0"
-    return dict(sqlite.fetch(connection, sql))
+    ordinary = {name: sql for type_, name, _, sql, has_root in objects if type_ == "table" and has_root}
+    _check_own_tables(connection, schema, path, ordinary, format.COMMON_TABLES)
+    role, database_id, agent_id, has_truncations = _read_role(connection, schema, path)
+    if role == format.SHARD:
+        _check_indexes(connection, schema, path, objects)
+    # checksum.verify looks for the checksum of a bundle
+    required = set(format.REQUIRED_TABLES[role]) - {format.CHECKSUM_TABLE}
+    _check_own_tables(connection, schema, path, ordinary, sorted(required))
+    # a shard has one of these only if a class of its agent needs it
+    present = {
+        name
+        for name in format.OPTIONAL_SHARD_TABLES
+        if name in ordinary and _is_as_declared(connection, schema, name, ordinary[name])
+    }
+    record_tables = tables.read_tables(connection, schema, path, role, ordinary.keys(), present)
+    priorities = tables.read_priorities(connection, schema, path, record_tables, present)
+    checked = Checked(record_tables, priorities)
+    checked_schemas.remember(connection, schema, objects, present, checked)
+    return role, database_id, agent_id, has_truncations, checked
 
 
 def _check_own_tables(
@@ -94,14 +99,17 @@ def _declared_columns() -> dict[str, tuple[tuple[Any, ...], ...]]:
         connection.close()
 
 
-def _check_indexes(connection: Connection, schema: str, path: str) -> None:
+def _check_indexes(connection: Connection, schema: str, path: str, objects: Objects) -> None:
     """Refuse a shard with an index over an expression or with a WHERE: SQLite evaluates these when it deletes rows.
 
     No other database is written by those who read it, so the indexes of its users do not matter.
     """
-    sql = f"SELECT name, tbl_name FROM {quote(schema)}.sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
-    for name, table in sqlite.fetch(connection, sql):
-        if _has_expression(connection, schema, name) or _is_partial(connection, schema, name, table):
+    for type_, name, table, sql, _ in objects:
+        if (
+            type_ == "index"
+            and sql is not None
+            and (_has_expression(connection, schema, name) or _is_partial(connection, schema, name, table))
+        ):
             raise FormatError(_ACTION, path, "it has an index over an expression, or over a part of the rows")
 
 
@@ -115,17 +123,20 @@ def _is_partial(connection: Connection, schema: str, index: str, table: str) -> 
     return any(row[1] == index and row[4] for row in indexes)
 
 
-def _read_role(connection: Connection, schema: str, path: str) -> tuple[str, bytes, str | None]:
-    """Return the role, the database id, and a shard's agent."""
-    rows = sqlite.fetch_typed(
-        connection,
-        path,
-        (str, bytes, None),
-        f"SELECT role, database_id, agent_id FROM {quote(schema)}._edgeshard_database LIMIT 2",
+def _read_role(connection: Connection, schema: str, path: str) -> tuple[str, bytes, str | None, bool]:
+    sql = (
+        f"SELECT role, database_id, agent_id, EXISTS(SELECT 1 FROM {quote(schema)}._edgeshard_truncations) "
+        f"FROM {quote(schema)}._edgeshard_database LIMIT 2"
     )
+    return _parse_role(path, sqlite.fetch(connection, sql))
+
+
+def _parse_role(path: str, rows: Sequence[tuple[Any, ...]]) -> tuple[str, bytes, str | None, bool]:
+    """Return the role, the database id, a shard's agent, and whether any truncated rows are noted."""
+    sqlite.ensure_types(path, (str, bytes, None, int), rows)
     if len(rows) == 1:
-        role, database_id, agent_id = rows[0]
+        role, database_id, agent_id, has_truncations = rows[0]
         is_role = role in (format.SHARD, format.MASTER, format.BUNDLE)
         if is_role and len(database_id) == _ID_BYTES and len(agent_id or "") <= paths.AGENT_NAME_MAX:
-            return role, database_id, agent_id
+            return role, database_id, agent_id, bool(has_truncations)
     raise FormatError(_ACTION, path, "_edgeshard_database does not say what it is")

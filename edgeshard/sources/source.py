@@ -42,6 +42,11 @@ class SourceTable:
         return tuple((column, f"s.{quote(column)}") for column, _ in self.columns)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it has columns alone: no key, no index, and no timestamps."""
+        return self.key is None and not self.indexes and not self.is_timestamped
+
+    @property
     def is_timestamped(self) -> bool:
         """Whether its rows have the timestamp at which they were written."""
         return (format.TIMESTAMP, format.OWN_COLUMNS[format.TIMESTAMP]) in self.columns
@@ -108,6 +113,7 @@ class Source:
         agent_id: the agent of a shard; None for other roles.
         tables: its record tables.
         priorities: the priority of each table that has one, by its name in lower case.
+        has_truncations: whether it notes any truncated rows.
     """
 
     schema: str
@@ -117,6 +123,7 @@ class Source:
     agent_id: str | None
     tables: tuple[SourceTable, ...]
     priorities: Mapping[str, int] = attrs.Factory(dict)
+    has_truncations: bool = True
 
     @property
     def is_shard(self) -> bool:

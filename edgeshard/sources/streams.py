@@ -87,9 +87,10 @@ def streams_with_news(
     """
     with bounds.bounded(connection, source.schema):
         blocks = shard_blocks(connection, source) if source.is_shard else {}
-        sql = _shard_news(source) if source.is_shard else _master_news(source)
-        found = sqlite.fetch_typed(connection, source.path, (int,), sql)
-        numbers = {number for (number,) in found} | set(blocks)
+        numbers = set(blocks)
+        if not source.is_shard or source.has_truncations:
+            sql = _shard_news(source) if source.is_shard else _master_news(source)
+            numbers.update(number for (number,) in sqlite.fetch_typed(connection, source.path, (int,), sql))
         if unwanted is not None:
             numbers &= _wanted_streams(connection, source, unwanted)
         return [_read_stream(connection, source, number, blocks.get(number), unwanted) for number in sorted(numbers)]
@@ -211,6 +212,8 @@ def _read_identity(connection: Connection, source: Source, stream_no: int) -> tu
 
 def _read_truncations(connection: Connection, source: Source, stream_no: int) -> tuple[tuple[Range, bytes], ...]:
     """Return the truncated seqs, each with the id of the database that holds them."""
+    if not source.has_truncations:
+        return ()
     rows = sqlite.fetch_typed(
         connection,
         source.path,
@@ -557,6 +560,8 @@ def truncated_beyond(connection: Connection, shard: Source) -> list[tuple[Source
 
 def are_truncated_rows_held(connection: Connection, shard: Source) -> bool:
     """Return whether the main database holds, or has held, every row that a shard truncated for any database."""
+    if not shard.has_truncations:
+        return True
     schema = quote(shard.schema)
     sql = (
         f"SELECT 1 FROM {schema}._edgeshard_truncations r JOIN {schema}._edgeshard_streams s USING(stream_no) "

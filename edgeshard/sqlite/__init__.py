@@ -83,6 +83,7 @@ from edgeshard.sqlite.misspelled import Misspelled, find_misspelled
 from edgeshard.sqlite.rows import (
     Bindings,
     all_of,
+    ensure_types,
     fetch,
     fetch_typed,
     has_table,
@@ -138,6 +139,7 @@ __all__ = [
     "disable_checkpoint_on_close",
     "draw_rows",
     "draw_table",
+    "ensure_types",
     "ensure_wal",
     "exclusively",
     "explain",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
+import urllib.parse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import apsw
@@ -158,9 +159,9 @@ def is_wal(connection: Connection, schema: str) -> bool:
 
 
 @contextlib.contextmanager
-def secure_delete(connection: Connection, *, enabled: bool = True) -> Iterator[None]:
+def secure_delete(connection: Connection) -> Iterator[None]:
     """Let the connection overwrite with zeros what it deletes in the block."""
-    connection.pragma("secure_delete", enabled)
+    connection.pragma("secure_delete", True)
     try:
         yield
     finally:
@@ -179,7 +180,9 @@ def attach(connection: Connection, path: str, schema: str, cache_kib: int = _ATT
     """
     try:
         with guards.limit_steps_in_block(connection, guards.SCHEMA_STEPS):  # attaching reads the schema
-            connection.execute("ATTACH ? AS " + quote(schema), (Path(path).as_uri() + "?mode=ro",))
+            connection.execute(
+                "ATTACH ? AS " + quote(schema), (f"file://{urllib.parse.quote(os.fsencode(path))}?mode=ro",)
+            )
     except (apsw.CantOpenError, apsw.IOError) as error:
         if os_errors.is_out_of_descriptors():  # here, because those who handle the error may close files first
             raise os_errors.out_of_descriptors("read database", path) from error

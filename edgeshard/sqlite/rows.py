@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -74,9 +74,23 @@ def fetch_typed(
         DamagedError: a value has another type.
     """
     rows = fetch(connection, sql, bindings)
+    ensure_types(path, types, rows)
+    return rows
+
+
+def ensure_types(path: str, types: tuple[type | None, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    """Check the types of the values in rows of a database that we do not trust.
+
+    Args:
+        path: the database, for the error.
+        types: the type of each column; None: any.
+        rows: the rows.
+
+    Raises:
+        DamagedError: a value has another type.
+    """
     for row in rows:
         for value, expected in zip(row, types, strict=True):
             if expected is not None and type(value) is not expected:
                 cause = f"its own tables hold a {type(value).__name__} where a {expected.__name__} belongs"
                 raise DamagedError("read database", path, cause)
-    return rows

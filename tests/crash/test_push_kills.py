@@ -17,4 +17,5 @@ def test_every_row_is_there_once_after_kills_of_the_pusher_and_of_the_server(
 ) -> None:
     tally = pushers.play(pg_server, kills=4, seed=7, inserts=inserts)
     assert (True, True) == (tally.pushers_killed > 0, tally.servers_killed > 0)
+    assert 0 < tally.rejected < tally.rows
     assert 4 == tally.pushers_killed + tally.servers_killed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from edgeshard.bench.goals.goal import GOALS, Goal, outcomes
@@ -11,6 +13,7 @@ from edgeshard.bench.report import markdown
 from edgeshard.bench.report.goals_table import goals_table
 from edgeshard.bench.samples import FIGURES, Key, Samples, workload_label
 from edgeshard.bench.systems import SYSTEMS
+from tests.support.project import PROJECT
 
 RATE = Goal("Work", "work", "rows_per_s", "postgres", 2.0, is_of_ratio=True)
 TIME = Goal("Start", "start", "cpu_s", "bare", 0.5, is_of_ratio=False)
@@ -73,3 +76,26 @@ def test_each_goal_is_for_something_that_is_measured() -> None:
         assert "edgeshard" in contests[goal.workload]
         assert goal.other in contests[goal.workload]
     assert {*contests, *COSTS} == {goal.workload for goal in GOALS}
+
+
+def test_the_benchmark_measures_other_versions_too_with_what_all_of_them_have() -> None:
+    """With ``--goals`` it is put next to another version of edgeshard; only the curves may use more of this one."""
+    folder = PROJECT / "edgeshard" / "bench"
+    curves = {"backlog", "bytes_written", "growth", "plain_sqlite", "throughput"}
+    used = set()
+    for path in folder.rglob("*.py"):
+        if path.parent.name == "costs" and path.stem in curves:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.module.startswith("edgeshard.bench"):
+                used |= {f"{node.module}.{name.name}" for name in node.names if node.module.startswith("edgeshard")}
+            if isinstance(node, ast.Import):
+                used |= {name.name for name in node.names if name.name.startswith("edgeshard")}
+    assert used == {
+        "edgeshard.charts",
+        "edgeshard.format",
+        "edgeshard.shard.shard.Shard",
+        "edgeshard.sqlite.BUSY",
+        "edgeshard.sqlite.Connection",
+        "edgeshard.store.Store",
+    }

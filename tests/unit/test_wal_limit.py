@@ -47,15 +47,20 @@ def test_who_writes_more_has_no_shorter_limit(one: float, other: float, free_byt
 
 
 @pytest.mark.parametrize(
-    ("pages", "rows", "expected"),
+    ("pages", "rows", "page_bytes", "expected"),
     [
-        (0, 0, False),
-        (1_500, 1_000, True),
-        (1_000, 1_000, True),
-        (200, 1_000, False),
-        (2_000, 1_000, False),
-        (10, 0, False),
+        (0, 0, 1_024, False),
+        (1_300, 1_000, 1_024, True),
+        (1_500, 1_000, 512, True),
+        (500, 1_000, 1_024, True),
+        (200, 1_000, 1_024, False),
+        (2_000, 1_000, 1_024, False),
+        (10_000, 1_000, 1_024, False),
+        (150, 1_000, 8_192, False),  # rows of 1 KB in large commits
+        (1_300, 1_000, 8_192, False),  # and of 10 KB
     ],
 )
-def test_small_rows_committed_one_by_one_are_told_from_others(pages: int, rows: int, expected: bool) -> None:
-    assert expected == are_pages_rewritten(pages, rows)
+def test_small_rows_committed_one_by_one_are_told_from_others(
+    pages: int, rows: int, page_bytes: int, expected: bool
+) -> None:
+    assert expected == are_pages_rewritten(pages, rows, page_bytes)

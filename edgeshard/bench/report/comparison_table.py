@@ -37,7 +37,7 @@ def comparison_section(name: str, base: Machine, machine: Machine, comparison: C
 
 def _notes(base: Machine, machine: Machine, comparison: Comparison) -> Iterator[str]:
     changed = base.changes_to(machine)
-    yield f"The base is of {base.begun}, {', '.join(changed) if changed else 'with the same software'}."
+    yield f"The base is of {base.begun}; {'; '.join(changed) or 'all versions are the same'}."
     for when, one in (("The base", base), ("This run", machine)):
         if not one.is_quiet:
             yield f"{when} began while other programs kept the machine busy (load {one.load:.1f})."

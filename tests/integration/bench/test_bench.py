@@ -596,7 +596,7 @@ def test_a_cost_has_its_figures_in_each_round(
 def test_a_merge_that_copies_too_few_rows_is_no_measurement(tmp_path: Path) -> None:
     with LiveShards(tmp_path / "store", 2) as live:
         live.write(3, 10)
-        with pytest.raises(RuntimeError, match="did not copy exactly 7 rows"):
+        with pytest.raises(RuntimeError, match="did not copy and truncate exactly 7 rows"):
             merge_once(tmp_path / "store", 7)
         live.write(1, 10)
         assert merge_once(tmp_path / "store", 2).wall_s > 0

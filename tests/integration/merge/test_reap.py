@@ -56,8 +56,8 @@ def test_the_log_of_a_removed_shard_is_durably_gone_before_its_database(
     """A power cut may keep the names of a folder in any combination; a log alone would keep its agent out for ever."""
     steps: list[str] = []
 
-    def unlink(path: Path, real: Any = reap._unlink) -> None:
-        steps.append(path.name)
+    def unlink(path: str | Path, real: Any = reap._unlink) -> None:
+        steps.append(Path(path).name)
         real(path)
 
     def sync_folder(path: str, real: Any = folders.sync_folder) -> None:
@@ -122,7 +122,7 @@ def test_a_row_that_comes_between_the_commit_and_the_removal_stays(
 ) -> None:
     real = reap.remove
 
-    def late(*arguments: Any) -> bool:
+    def late(*arguments: Any) -> int:
         write(store, "agent", 2)
         return real(*arguments)
 
@@ -141,7 +141,7 @@ def test_another_shard_that_took_its_place_stays(
     real = reap.remove
     other = sharing(store, tmp_path / "other")
 
-    def late(*arguments: Any) -> bool:
+    def late(*arguments: Any) -> int:
         shard_path(store, "agent").unlink()
         write(store, "agent", 2)
         other.merge(keep_empty=True)
@@ -280,6 +280,164 @@ def test_a_removal_killed_on_the_way_leaves_a_whole_shard(
         assert (0, ()) == (store.merge().rows, store.merge().quarantined)
         assert [] == names_in(store)
     assert [1, 2, 3, 4] == numbers(store)
+
+
+AGENTS = ("a", "b", "c")
+
+
+@pytest.fixture
+def without_haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine closes a group early."""
+    monkeypatch.setattr(reap, "_GROUP_S", 60.0)
+
+
+def write_group(store: edgeshard.Store, first: int = 0) -> None:
+    """Three shards of agents that have ended, which are removed together."""
+    for n, agent in enumerate(AGENTS, first):
+        write(store, agent, n)
+
+
+@pytest.mark.usefixtures("without_haste")
+def test_a_group_syncs_its_folder_once_and_holds_all_locks_until_its_files_are_gone(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    real_unlink, real_sync = reap._unlink, folders.sync_folder
+
+    def unlink(path: str | Path) -> None:
+        name = Path(path).name
+        if not name.endswith(".lock"):
+            assert locks.is_locked(store.root / "shards" / f"{name.split('.')[0]}.lock"), name
+        steps.append(name)
+        real_unlink(path)
+
+    def sync_folder(path: str) -> None:
+        steps.append(f"sync {Path(path).name}")
+        if Path(path).name == "shards":
+            assert all(locks.is_locked(store.root / "shards" / f"{agent}.lock") for agent in AGENTS)
+        real_sync(path)
+
+    write_group(store)
+    monkeypatch.setattr(reap, "_unlink", unlink)
+    monkeypatch.setattr(folders, "sync_folder", sync_folder)
+    assert (3, 3, 3) == ((report := store.merge()).rows, report.truncated, report.removed)
+    order = [step for step in steps if step.endswith(("-wal", ".db", "shards", ".lock"))]
+    wals = [f"{agent}.db-wal" for agent in AGENTS]
+    assert [*wals, "sync shards", *(f"{agent}.{end}" for agent in AGENTS for end in ("db", "lock"))] == order
+    assert [] == names_in(store)
+
+
+@pytest.mark.usefixtures("without_haste")
+@pytest.mark.parametrize("suffix", ["-wal", ""])
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_shard_that_cannot_be_removed_stops_no_other(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, agent: str, suffix: str
+) -> None:
+    real = reap._unlink
+
+    def unlink(path: str | Path) -> None:
+        if Path(path).name == f"{agent}.db{suffix}":
+            raise PermissionError(13, "Permission denied", str(path))
+        real(path)
+
+    write_group(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(reap, "_unlink", unlink)
+        report = store.merge()
+    assert (3, 2) == (report.rows, report.removed)
+    assert [shard_path(store, agent)] == [Path(item.path) for item in report.quarantined]
+    assert "its rows are merged, but cannot be deleted from it" in report.quarantined[0].reason
+    assert f"{agent}.db" in names_in(store)
+    assert not locks.is_locked(store.root / "shards" / f"{agent}.lock")
+    assert (0, 1, ()) == ((report := store.merge()).rows, report.removed, report.quarantined)
+    assert ([0, 1, 2], []) == (numbers(store), names_in(store))
+
+
+def test_a_shard_of_a_group_that_got_a_row_stays(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = reap.remove
+
+    def late(*arguments: Any) -> int:
+        write(store, "b", 7)
+        return real(*arguments)
+
+    write_group(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(reap, "remove", late)
+        assert (3, 2) == ((report := store.merge()).rows, report.removed)
+    assert [[7]] == sql(shard_path(store, "b"), "select data ->> 'n' from agent_data")
+    assert (1, 1) == ((report := store.merge()).rows, report.removed)
+    assert [0, 1, 2, 7] == numbers(store)
+
+
+@pytest.mark.usefixtures("without_haste")
+def test_nothing_is_removed_if_the_master_is_replaced_meanwhile(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = folders.sync_folder
+
+    def sync_folder(path: str) -> None:
+        real(path)
+        if Path(path).name == "shards":
+            os.rename(store.master_path, store.root / "elsewhere.db")
+
+    write_group(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "sync_folder", sync_folder)
+        with pytest.raises(edgeshard.StorageIOError, match="replaced during the merge"):
+            store.merge()
+    assert {f"{agent}.db" for agent in AGENTS} <= set(names_in(store))
+    assert not any(locks.is_locked(store.root / "shards" / f"{agent}.lock") for agent in AGENTS)
+    os.rename(store.root / "elsewhere.db", store.master_path)
+    assert (0, 3) == ((report := store.merge()).rows, report.removed)
+    assert [0, 1, 2] == numbers(store)
+
+
+@pytest.mark.usefixtures("without_haste")
+@pytest.mark.parametrize("kills", range(1, 16))  # three side files of each of three, their databases and locks
+def test_a_removal_of_a_group_killed_on_the_way_leaves_whole_shards(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    real, calls = os.unlink, []
+
+    def kill(path: Any) -> None:
+        if str(path).startswith(str(store.root / "shards")):
+            calls.append(path)
+            if len(calls) == kills:
+                raise Killed
+        real(path)
+
+    write_group(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(reap.os, "unlink", kill)  # type: ignore[attr-defined]
+        with pytest.raises(Killed):
+            store.merge()
+    for path in (store.root / "shards").glob("*.db"):
+        assert [["ok"]] == sql(path, "pragma integrity_check")
+    write_group(store, 3)  # all of them come back
+    assert (3, ()) == ((report := store.merge()).rows, report.quarantined)
+    assert ([*range(6)], []) == (numbers(store), names_in(store))
+    assert store.verify().ok
+
+
+_MERGES_WITH_FEW_DESCRIPTORS = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), int(sys.argv[2])))
+import edgeshard
+report = edgeshard.Store(sys.argv[1]).merge()
+print(report.rows, report.removed, len(report.quarantined), len(os.listdir("/dev/fd")) < 40)
+"""
+
+
+@pytest.mark.parametrize("descriptors", [40, 256])
+def test_a_group_is_as_large_as_there_are_descriptors(store: edgeshard.Store, descriptors: int) -> None:
+    for n in range(70):
+        write(store, f"process-{n}", n)
+    done = python(_MERGES_WITH_FEW_DESCRIPTORS, store.root, descriptors)
+    assert (0, "70 70 0 True\n") == (done.returncode, done.stdout), done.stderr
+    assert [] == names_in(store)
 
 
 def test_lock_files_beside_no_shard_are_removed_unless_somebody_holds_them(store: edgeshard.Store) -> None:

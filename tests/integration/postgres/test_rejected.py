@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,29 @@ def test_the_search_for_bad_rows_takes_few_statements(
         report = store.push(pg)
     assert (1_000 - len(bad), len(bad)) == (report.rows, report.remaining)
     assert sends.call_count <= limit
+
+
+@WAYS
+@pytest.mark.parametrize("seed", range(3))
+def test_transactions_of_any_size_are_rejected_whole_and_alone(
+    store: edgeshard.Store, pg: str, seed: int, inserts: bool
+) -> None:
+    rng = random.Random(seed)
+    write(store, "first", Item(-1))
+    store.push(pg)
+    do(pg, "alter table item add check (n % 41 <> 0 or n = 0)")
+    n, good = 1, [-1]
+    with store.shard("agent") as shard:
+        while n < 1_000:
+            size = rng.choice([1, 1, 2, 3, 20, 150])
+            shard.write_many(map(Item, range(n, n + size)))
+            if all(k % 41 for k in range(n, n + size)):
+                good += range(n, n + size)
+            n += size
+    store.merge()
+    report = store.push(pg, inserts=inserts, batch=rng.choice([10, 100, 1_000]))
+    assert (sorted(good), n - len(good)) == (items(pg), report.remaining)
+    assert report.remaining == store.rejected().rows
 
 
 @WAYS
