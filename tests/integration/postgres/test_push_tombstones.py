@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import edgeshard
+from edgeshard.master import database, tombstone_gc
 from tests.support import keyed_model
 from tests.support.keyed_model import Lww
 from tests.support.processes import command
@@ -60,6 +61,28 @@ def test_nothing_is_deleted_before_the_master_has_pruned_it(wall: Wall, pg: str,
     store.push(pg)
     wall.advance(30)
     assert (0, [1]) == (store.push(pg).tombstones, tombstones(pg))
+
+
+def test_rows_that_were_pruned_for_another_reason_make_no_tombstone_collected(
+    wall: Wall, pg: str, tmp_path: Path
+) -> None:
+    (store,) = keyed_model.world(tmp_path, 1)
+    with store.shard("a") as shard:
+        for n in range(3):
+            shard.write({"n": n})
+        shard.write(Lww("p", 1, 1))
+        shard.delete(Lww, "p", 1)  # seq 5
+    store.merge()
+    store.push(pg)
+    wall.advance(11)
+    assert 3 == store.prune(table="agent_data", keep_rows=0).rows
+    delete(store, 2, agent="b")
+    store.push(pg)
+    wall.advance(9)
+    connection = database.open_master(store.master_path, writable=True)
+    tombstone_gc.record(connection, "cell", 1 << 62, 1.0)  # as if newer ones had been collected
+    connection.close()
+    assert (0, [1, 2]) == (store.push(pg).tombstones, tombstones(pg))
 
 
 def test_streams_that_retired_in_the_master_count_as_pruned(wall: Wall, pg: str, tmp_path: Path) -> None:
