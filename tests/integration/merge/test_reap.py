@@ -426,6 +426,8 @@ _MERGES_WITH_FEW_DESCRIPTORS = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), int(sys.argv[2])))
 import edgeshard
+from edgeshard.merge import reap
+reap._GROUP_S = 60.0
 report = edgeshard.Store(sys.argv[1]).merge()
 print(report.rows, report.removed, len(report.quarantined), len(os.listdir("/dev/fd")) < 40)
 """
