@@ -305,6 +305,7 @@ class Handle:
             self._limit_wal()
             if self._quota is not None:
                 self._quota.request_new()
+            self._check_soon()  # the upkeep of a draft measured nothing
             self._draft = None  # last: until then the handle cannot be used
         except BaseException as error:
             cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"

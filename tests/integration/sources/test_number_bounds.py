@@ -21,6 +21,7 @@ from edgeshard.sqlite import quote
 from tests.support.forms import short_and_full
 from tests.support.hostile_shards import edit
 from tests.support.keyed_schema_versions import plain, version
+from tests.support.processes import sql
 from tests.support.schema_versions import write
 from tests.support.stores import new_store, numbers, shard_path
 
@@ -130,6 +131,7 @@ def _device(folder: Path) -> edgeshard.Store:
 def _templates(folder: Path) -> dict[str, Path]:
     store = _device(folder / "device")
     shard = folder / "shard.db"
+    sql(shard_path(store, "device"), "pragma wal_checkpoint(truncate)")
     shutil.copy(shard_path(store, "device"), shard)
     store.merge()
     edited = {format.SHARD: shard, format.MASTER: store.master_path, format.BUNDLE: folder / "bundle.db"}

@@ -126,6 +126,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "push": lambda store, _: store.push(DSN),
     "push, dry run": lambda store, _: store.push(DSN, dry_run=True),
     "push_watcher": lambda store, _: store.push_watcher(DSN),
+    "verify_against": lambda store, _: store.verify_against(DSN),
 }
 
 #: Methods that need no store: they make one, or say whether there is one, or have nothing to do with one.
