@@ -353,6 +353,7 @@ def test_a_shard_that_cannot_be_removed_stops_no_other(
     assert ([0, 1, 2], []) == (numbers(store), names_in(store))
 
 
+@pytest.mark.usefixtures("without_haste")
 def test_a_shard_of_a_group_that_got_a_row_stays(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     real = reap.remove
 
@@ -440,6 +441,26 @@ def test_a_group_is_as_large_as_there_are_descriptors(store: edgeshard.Store, de
     done = python(_MERGES_WITH_FEW_DESCRIPTORS, store.root, descriptors)
     assert (0, "70 70 0 True\n") == (done.returncode, done.stdout), done.stderr
     assert [] == names_in(store)
+
+
+@pytest.mark.usefixtures("without_haste")
+def test_a_group_has_no_more_shards_than_descriptors_are_free(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = reap.remove
+
+    def remove(*arguments: Any) -> int:
+        sizes.append(real(*arguments))
+        return sizes[-1]
+
+    monkeypatch.setattr(reap, "remove", remove)
+    write_group(store)
+    store.merge()
+    monkeypatch.setattr(reap, "_DESCRIPTORS", 1 << 40)  # as if none were free
+    write_group(store, 3)
+    store.merge()
+    assert ([3, 1, 1, 1], []) == (sizes, names_in(store))
 
 
 def test_lock_files_beside_no_shard_are_removed_unless_somebody_holds_them(store: edgeshard.Store) -> None:

@@ -292,7 +292,7 @@ def push(fleet: Fleet, dsn: str, first: str) -> None:
 def _contested(first: Held, second: Held, fleet: Fleet) -> set[str]:
     """Return the tables that two masters have with types that one column of a server cannot have, one after the other.
 
-    The rest of a stream that comes to a row of such a table is rejected with it.
+    Rows of such a table are rejected, with all rows of their transactions.
     """
     earlier, later = (disputes.kinds(held.schema.columns) for held in (first, second))
     large = {
