@@ -1,7 +1,7 @@
 #!/bin/sh
 # Write a row from a shell script: the sqlite3 program is the agent, and writes a dict, as `shard.write({...})` would.
 #
-#     python3 -c 'import edgeshard; edgeshard.Store("data").shard("door").close()'      once: creates data/shards/door.db
+#     edgeshard write data door '{"open": false}'      once: the first row creates data/shards/door.db
 #     sh sqlite_shell.sh data door '{"open": true}'
 #
 # Run the mergers of such a store with --keep-empty. Otherwise the shard is removed whenever it is empty, because
