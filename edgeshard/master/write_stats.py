@@ -256,10 +256,6 @@ class Meter:
         """Collect what is counted in a lock file."""
         self._pending = self._pending + LockFileCounter(lock).collect()
 
-    def add_bytes(self, bytes_: int) -> None:
-        """Count what another thread has written for this merger."""
-        self._pending.bytes += bytes_
-
     def add_rows(self, rows: int) -> None:
         """Count merged rows."""
         self._pending.rows += rows

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.errors import StorageIOError
 from edgeshard.files import fingerprint, paths
-from edgeshard.master import database, identity, replaced, write_stats
+from edgeshard.master import database, identity, replaced
 from edgeshard.sqlite import Connection
-
-#: A WAL with this much, in bytes, is checkpointed while the next shards are truncated.
-_LONG_WAL_BYTES: Final = 24 << 20
-
-#: A shorter one is not worth a thread.
-_THREAD_BYTES: Final = 4 << 20
 
 
 class MasterHandle:
@@ -32,7 +22,6 @@ class MasterHandle:
         self._path = path
         self._connection: Connection | None = None
         self._files: tuple[object, object] = (None, None)
-        self._wal_bytes = 0  # what the WAL has since its last restart
 
     @property
     def is_open(self) -> bool:
@@ -75,55 +64,6 @@ class MasterHandle:
                 "it was moved, deleted or replaced during the merge; no row was deleted from the shards. Merge again"
             )
             raise StorageIOError("merge into", self._path, cause)
-
-    # -- checkpoints --------------------------------------------------------------------------------------------------
-
-    def defer_checkpoints(self) -> None:
-        """Have commits leave a checkpoint to `checkpointing`, unless the WAL becomes far too long."""
-        page_bytes = int(self.connection.pragma("page_size"))
-
-        def note(connection: Connection, _: str, pages: int) -> int:
-            self._wal_bytes = pages * page_bytes
-            if self._wal_bytes >= 2 * database.CHECKPOINT_BYTES:
-                # as in SQLite's own hook, an error is left to the next commit, which meets it again
-                with contextlib.suppress(sqlite.DatabaseFailure):
-                    sqlite.checkpoint_in_hook(connection)
-            return 0
-
-        self.connection.set_wal_hook(note)  # replaces wal_autocheckpoint
-
-    @contextlib.contextmanager
-    def checkpointing(self, meter: write_stats.Meter) -> Iterator[None]:
-        """Checkpoint a long WAL while the block truncates shards: both mostly wait for the disk.
-
-        The block must not use the connection.
-
-        Args:
-            meter: counts what is written.
-        """
-        if self._wal_bytes < _LONG_WAL_BYTES:
-            yield
-            return
-        wal_bytes, self._wal_bytes = self._wal_bytes, 0
-        if wal_bytes < _THREAD_BYTES:
-            self._checkpoint()
-            yield
-            return
-        count = write_stats.WriteCount()
-        thread = threading.Thread(target=self._checkpoint, args=(count,), name="edgeshard checkpoint")
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join()
-            meter.add_bytes(count.bytes)
-
-    def _checkpoint(self, count: write_stats.WriteCount | None = None) -> None:
-        # as after SQLite's own checkpoints, an error is left to the next commit, which meets it again
-        with write_stats.counted() as found, contextlib.suppress(sqlite.DatabaseFailure):
-            sqlite.checkpoint(self.connection)
-        if count is not None:
-            count.bytes = found.bytes
 
     def shrink_wal(self) -> None:
         """Copy the WAL into the database and empty it, if no reader uses it at this moment."""

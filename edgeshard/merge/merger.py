@@ -237,8 +237,6 @@ class Merger:
         self._quota.begin()
         connection = self._open_master()
         self._quota.opened(connection)
-        if self._quota.budget is None:  # with one, each commit keeps the WAL short
-            self._master.defer_checkpoints()
         return connection
 
     def _open_master(self) -> Connection:
@@ -416,8 +414,7 @@ class Merger:
             self._master.ensure_in_place()
             self._removals.note(runs, master_id, self._quota.budget)
         if deletable := [run for run in runs if self._is_deletable(run)]:
-            with self._master.checkpointing(self._meter):
-                self._truncate_or_remove(deletable, master_id, merge_pass)
+            self._truncate_or_remove(deletable, master_id, merge_pass)
         attach.remove_empty_wals(runs)
 
     def _truncate_or_remove(self, runs: Sequence[SourceRun], master_id: bytes, merge_pass: MergePass) -> None:

@@ -13,7 +13,6 @@ from edgeshard import sqlite
 from edgeshard.files import paths, scan
 from edgeshard.format import blocks
 from edgeshard.merge import chunk, truncate
-from edgeshard.merge.master_handle import MasterHandle
 from edgeshard.merge.merger import Merger
 from edgeshard.shard import handle, truncations, wal_limit
 from edgeshard.shard import shard as shard_module
@@ -266,42 +265,11 @@ def test_each_large_shard_is_truncated_before_the_next_one_is_copied(
 # -- the master's checkpoints -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("thread_bytes", [0, 1 << 40])
-def test_a_long_wal_of_the_master_is_checkpointed_while_shards_are_truncated(
-    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, thread_bytes: int
-) -> None:
-    monkeypatch.setattr("edgeshard.merge.master_handle._LONG_WAL_BYTES", 2 * MB)
-    monkeypatch.setattr("edgeshard.merge.master_handle._THREAD_BYTES", thread_bytes)
-    done: list[int] = []
-    real = MasterHandle._checkpoint
-
-    def checkpoint(handle: MasterHandle, *arguments: Any) -> None:
-        real(handle, *arguments)
-        done.append(os.stat(store.master_path).st_size)
-
-    monkeypatch.setattr(MasterHandle, "_checkpoint", checkpoint)
-    merger = Merger(store.root, watching=True)
-    with store.shard("agent") as shard:
-        write(shard, 1)
-        merger.run()
-        assert [] == done
-        for _ in range(4):
-            write(shard, 3)
-            merger.run()
-            assert wal_bytes(str(store.master_path)) < 8 * MB  # restarted each time
-    merger.close()
-    assert 4 == len(done)
-    assert done == sorted(done)
-    assert done[-1] > 12 * MB
-    assert 1_300 == count(store)
-
-
-def test_a_transaction_that_is_much_longer_checkpoints_by_itself(
+def test_the_master_is_checkpointed_during_a_long_merge(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgeshard.master.database.CHECKPOINT_BYTES", MB)
     monkeypatch.setattr(blocks, "CHUNK_BYTES", MB)
-    monkeypatch.setattr("edgeshard.merge.master_handle._LONG_WAL_BYTES", 1 << 40)
     merger = Merger(store.root, watching=True)
     with store.shard("agent") as shard:
         write(shard, 10)
