@@ -41,7 +41,7 @@ def ensure_suitable(server: Server, *, distribute: bool = False) -> None:
         PostgresUnsuitableError: a push cannot use the server in this way.
     """
     if distribute and not server.is_citus:
-        cause = "it has no Citus, which distributing tables needs; push without --distribute (distribute=True)"
+        cause = "it has no Citus, which distributing tables needs; push with distribute=False"
         raise PostgresUnsuitableError("push", server.address.display, cause)
     if server.is_citus and _is_worker(server) and not distributed(server, ["edgeshard_database"]):
         cause = "it is a worker of a Citus cluster; name the coordinator, which has edgeshard's own tables"

@@ -84,7 +84,7 @@ def compare(
     try:
         citus.ensure_suitable(server)
         if deep and not server.is_postgresql:
-            cause = "only PostgreSQL itself can compute checksums of rows; compare without --deep (deep=True)"
+            cause = "only PostgreSQL itself can compute checksums of rows; compare with deep=False"
             raise PostgresUnsuitableError(_ACTION, address.display, cause)
         database_id = own_tables.identity(server)
         if database_id is None:

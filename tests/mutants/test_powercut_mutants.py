@@ -27,7 +27,6 @@ FOUND_WITHIN = {
     "truncate without a durable commit": (3, 0, 500),  # 4, 29, 3
     "OR IGNORE with a wrong range": (3, 0, 100),  # 1, 1, 1
     "do not record truncations": (3, 0, 500),  # 4, 40, 3
-    "remove a shard without syncing its folder": (1, 0, 1_000),  # 3, 439, 178
     "do not sync at durability power": (1, 360, 400),  # 378, ?, 486
     "prune at NORMAL": (2, 50, 600),  # 114, 56, 100
     "delete the ranges of pruned rows": (3, 0, 100),  # 2, 2, 2

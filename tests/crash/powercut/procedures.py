@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Set
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import apsw
 
@@ -42,8 +42,10 @@ def ensure(is_true: bool, complaint: str) -> None:
         raise ViolationError(complaint)
 
 
-def _write(store: edgeshard.Store, agent: str, numbers: Iterable[int]) -> None:
-    with store.shard(agent, durability="power") as shard:
+def _write(
+    store: edgeshard.Store, agent: str, numbers: Iterable[int], durability: Literal["process", "power"] = "power"
+) -> None:
+    with store.shard(agent, durability=durability) as shard:
         shard.write_many(map(record_of, numbers))
 
 
@@ -155,7 +157,7 @@ class Removal(Procedure):
         _write(store, "ann", _OLDER)
         store.merge(keep_empty=True)
         store.snapshot(store.root / "older.db")
-        _write(store, "ann", _REMOVED)
+        _write(store, "ann", _REMOVED, "process")  # this handle leaves a WAL
         _write(store, "bob", [*_TRUNCATED, *_PENDING])
 
     def act(self, store: edgeshard.Store) -> None:
