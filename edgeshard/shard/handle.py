@@ -12,6 +12,7 @@ When a write fails, the class of the error says whether its row can be in the fi
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -144,6 +145,7 @@ class Handle:
         self._meter = meter
         self._quota = quota
         self._wal_limit = WalLimit(self.path, durability)  # without a quota
+        self._follow_at = 0.0 if quota is None else math.inf  # when that limit must follow what was written
         self._limit_wal()
         health.watch_forks(self)
 
@@ -249,8 +251,10 @@ class Handle:
         now = monotonic()
         if now >= self._upkeep_at:
             self._do_upkeep(now)
-        elif not self._depth:
-            self._check_at = self._upkeep_at
+        if now >= self._follow_at and self._draft is None and not self._is_wal_unsynced:
+            self._follow_at = self._wal_limit.follow(self._connection, now)
+        if not self._depth:
+            self._plan_check()
 
     def _do_upkeep(self, now: float) -> None:
         """Check the files, record the write statistics and renew the quota."""
@@ -264,13 +268,14 @@ class Handle:
             self._lock_file.retake()
         if self._draft is None:
             self._meter.record_if_due(self._connection, now)
-            if self._quota is None and not self._is_wal_unsynced:  # that one must not be checkpointed yet
-                self._upkeep_at = min(self._upkeep_at, self._wal_limit.follow(self._connection, now))
         if not self._depth:
-            self._check_at = self._upkeep_at
+            self._plan_check()
         if self._quota is not None:
             self._renew_quota(self._quota)
             self._quota.ensure_wal_may_grow(self._connection)
+
+    def _plan_check(self) -> None:
+        self._check_at = min(self._upkeep_at, self._follow_at)
 
     def _check_soon(self) -> None:
         """Have the next write do the upkeep."""
@@ -280,7 +285,7 @@ class Handle:
         quota.renew(self._connection)
         self._upkeep_at = min(self._upkeep_at, quota.renew_at)
         if not self._depth:
-            self._check_at = self._upkeep_at
+            self._plan_check()
 
     def _find_outside_change(self) -> str:
         """Return what happened to the files behind our back, or "". Call it while no row is being written."""
@@ -305,7 +310,6 @@ class Handle:
             self._limit_wal()
             if self._quota is not None:
                 self._quota.request_new()
-            self._check_soon()  # the upkeep of a draft measured nothing
             self._draft = None  # last: until then the handle cannot be used
         except BaseException as error:
             cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"

@@ -225,7 +225,7 @@ class Transaction:
             cause = "an interrupt kept its transaction from being undone; open it again"
             handle._become_unusable(ShardPoisonedError("use shard", handle.path, cause))
         else:
-            handle._check_at = handle._upkeep_at
+            handle._plan_check()
 
 
 class TransactionMethod:
