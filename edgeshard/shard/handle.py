@@ -307,6 +307,7 @@ class Handle:
                 self._connection = self._connect()
             self._execute = self._connection.cursor().execute
             self._files.remember()
+            self._meter.record_if_due(self._connection, monotonic())  # its agent may write no more for long
             self._limit_wal()
             if self._quota is not None:
                 self._quota.request_new()
