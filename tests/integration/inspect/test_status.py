@@ -562,7 +562,7 @@ def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(st
     )
     assert merger.stdin is not None
     assert merger.stdout is not None
-    looks, seen = 0, 0
+    looks = 0
     try:
         while any(writer.poll() is None for writer in writers):
             merger.stdin.write("\n")  # the next merge begins while we look
@@ -571,7 +571,7 @@ def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(st
                 report = store.status()
                 assert [""] * len(report.shards) == [shard.reason for shard in report.shards]
                 assert report.master.rows + report.pending_rows <= 2 * rows
-                looks, seen = looks + 1, max(seen, report.pending_rows)
+                looks += 1
             assert merger.stdout.readline()
         merger.communicate()
     finally:
@@ -579,7 +579,7 @@ def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(st
             process.kill()
             process.wait()
     assert [0, 0, 0] == [process.returncode for process in [*writers, merger]]
-    assert (True, True) == (looks > 3, seen > 0)
+    assert looks > 3
     store.merge()
     assert list(range(2 * rows)) == numbers(store)
     assert 0 == store.status().pending_rows
