@@ -23,11 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 from edgeshard import format, sqlite
 from edgeshard.errors import (
     DiskBudgetError,
+    DiskFullError,
     EdgeshardError,
     RecordError,
     ShardClosedError,
     ShardForkedError,
     ShardPoisonedError,
+    StorageBusyError,
+    StorageError,
     TransactionError,
 )
 from edgeshard.files import fingerprint, paths
@@ -315,6 +318,8 @@ class Handle:
         except BaseException as error:
             cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
+            if isinstance(error, (DiskFullError, StorageBusyError)):
+                raise StorageError("make shard", self.path, cause) from error  # these say that nothing was written
             raise
 
     def _become_unusable(self, error: EdgeshardError) -> None:
