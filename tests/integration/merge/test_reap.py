@@ -255,28 +255,33 @@ def test_a_shard_that_another_merger_removes_before_it_is_read_is_no_problem(
     assert [1] == numbers(store)
 
 
-def test_a_removal_killed_on_the_way_leaves_a_whole_shard(
-    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Killed(BaseException):
-        pass
+class Killed(BaseException):
+    """Stands for the end of a process that is killed."""
 
+
+def merge_and_be_killed(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Merge, and be killed when a file of the folder of shards is removed: the first, the second, ..."""
     real, calls = os.unlink, []
 
     def kill(path: Any) -> None:
         if str(path).startswith(str(store.root / "shards")):
             calls.append(path)
-            if len(calls) == kills:
+            if len(calls) == number:
                 raise Killed
         real(path)
 
+    with monkeypatch.context() as patch:
+        patch.setattr(reap.os, "unlink", kill)  # type: ignore[attr-defined]
+        with pytest.raises(Killed):
+            store.merge()
+
+
+def test_a_removal_killed_on_the_way_leaves_a_whole_shard(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for kills in range(1, 5):
         write(store, "agent", kills)
-        calls.clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(reap.os, "unlink", kill)  # type: ignore[attr-defined]
-            with pytest.raises(Killed):
-                store.merge()
+        merge_and_be_killed(store, monkeypatch, kills)
         assert (0, ()) == (store.merge().rows, store.merge().quarantined)
         assert [] == names_in(store)
     assert [1, 2, 3, 4] == numbers(store)
@@ -398,23 +403,8 @@ def test_nothing_is_removed_if_the_master_is_replaced_meanwhile(
 def test_a_removal_of_a_group_killed_on_the_way_leaves_whole_shards(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    real, calls = os.unlink, []
-
-    def kill(path: Any) -> None:
-        if str(path).startswith(str(store.root / "shards")):
-            calls.append(path)
-            if len(calls) == kills:
-                raise Killed
-        real(path)
-
     write_group(store)
-    with monkeypatch.context() as patch:
-        patch.setattr(reap.os, "unlink", kill)  # type: ignore[attr-defined]
-        with pytest.raises(Killed):
-            store.merge()
+    merge_and_be_killed(store, monkeypatch, kills)
     for path in (store.root / "shards").glob("*.db"):
         assert [["ok"]] == sql(path, "pragma integrity_check")
     write_group(store, 3)  # all of them come back

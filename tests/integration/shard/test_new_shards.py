@@ -26,6 +26,7 @@ from edgeshard.errors import (
 from edgeshard.shard import write_profile
 from tests.support.forks import begin
 from tests.support.processes import python, sql
+from tests.support.recorded_syncs import RECORD_SYNCS
 from tests.support.stores import numbers, shard_path
 
 #: About as much as a first transaction may write and still get a shard small pages, and half as much again, in bytes.
@@ -338,23 +339,11 @@ def test_a_kill_leaves_a_whole_shard_or_none(store: edgeshard.Store, step: str, 
 
 # -- short-lived agents -----------------------------------------------------------------------------------------------
 
-COUNT_SYNCS = """
-import os, sys
-import apsw, edgeshard
-synced = []
-class Recording(apsw.VFS):
-    def __init__(self):
-        super().__init__("recording", "unix", makedefault=True)
-    def xOpen(self, name, flags):
-        return File(name, flags)
-class File(apsw.VFSFile):
-    def __init__(self, name, flags):
-        self.name = name.filename() if isinstance(name, apsw.URIFilename) else name
-        super().__init__("unix", name, flags)
-    def xSync(self, flags):
-        synced.append(self.name.rsplit("-")[-1])
-        return super().xSync(flags)
-vfs = Recording()
+#: As RECORD_SYNCS, and also what edgeshard syncs itself.
+COUNT_SYNCS = (
+    RECORD_SYNCS
+    + """
+import os
 real = os.fsync
 def fsync(handle):
     synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}"))[:8])
@@ -369,6 +358,7 @@ for rows in (1, 1, 1, 200, 1):
             shard.write({"n": n})
     print(*synced, sep=",")
 """
+)
 
 
 def test_how_often_a_short_lived_agent_waits_for_the_disk(store: edgeshard.Store) -> None:

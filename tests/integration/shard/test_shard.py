@@ -36,6 +36,7 @@ from edgeshard.errors import (
 )
 from edgeshard.shard.transaction import Transaction
 from tests.support.processes import python, sql
+from tests.support.recorded_syncs import RECORD_SYNCS
 from tests.support.records import NOON, Reading
 from tests.support.stores import numbers, shard_path
 
@@ -348,26 +349,6 @@ def test_durability_is_named_for_what_it_survives(store: edgeshard.Store) -> Non
     assert {"process": 1, "power": 2} == levels
     with pytest.raises(ConfigurationError, match="durability"):
         store.shard("agent", durability="none")  # type: ignore[arg-type]
-
-
-RECORD_SYNCS = """
-import apsw, sys
-import edgeshard
-synced = []
-class Recording(apsw.VFS):
-    def __init__(self):
-        super().__init__("recording", "unix", makedefault=True)
-    def xOpen(self, name, flags):
-        return File(name, flags)
-class File(apsw.VFSFile):
-    def __init__(self, name, flags):
-        self.name = name.filename() if isinstance(name, apsw.URIFilename) else name
-        super().__init__("unix", name, flags)
-    def xSync(self, flags):
-        synced.append(self.name.rsplit("-")[-1])
-        return super().xSync(flags)
-vfs = Recording()
-"""
 
 
 def test_sync_calls_fsync_on_the_log(store: edgeshard.Store) -> None:
