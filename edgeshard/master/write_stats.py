@@ -172,14 +172,11 @@ class WriterMeter:
 
     Args:
         lock: the lock file, which the writer holds.
-        made_bytes: what making the shard has written.
     """
 
-    def __init__(self, lock: Path, made_bytes: int = 0) -> None:
+    def __init__(self, lock: Path) -> None:
         self._count = LockFileCounter(lock)
-        before = self._count.total.bytes
-        self._before = before + made_bytes
-        self._recorded = before
+        self._before = self._recorded = self._count.total.bytes
         self._due_at = 0.0
 
     def record_if_due(self, connection: Connection, now: float) -> None:

@@ -136,9 +136,10 @@ class Handle:
         self._files = health.ShardFiles(self.path)
         self._draft = draft  # None: the shard has a file
         self._connect = connect  # opens that file for its writer
-        self._found_file = draft is None
+        # whether to spare a process that adds a row to its agent's shard the fsyncs of a WAL that begins and ends
+        self._spares_fsyncs = draft is None and quota is None and durability == "process"
         # whether the next transaction is the first to write to the file, whose WAL is probably empty then
-        self._may_begin_wal = self._found_file and quota is None and durability == "process"
+        self._may_begin_wal = self._spares_fsyncs
         self._is_wal_unsynced = False
         self._upkeep_at = 0.0  # when the next upkeep is due
         self._check_at = 0.0  # when a write must call _check: at the next upkeep, or at once if it may be refused
@@ -271,8 +272,6 @@ class Handle:
             self._lock_file.retake()
         if self._draft is None:
             self._meter.record_if_due(self._connection, now)
-        if not self._depth:
-            self._plan_check()
         if self._quota is not None:
             self._renew_quota(self._quota)
             self._quota.ensure_wal_may_grow(self._connection)
@@ -391,7 +390,7 @@ class Handle:
         "power" nobody minds, within a disk budget nothing must be left over, and an agent that makes a new shard each
         time should leave a single file.
         """
-        may_stay = self._found_file and self._quota is None and self.durability == "process" and self._is_wal_short()
+        may_stay = self._spares_fsyncs and self._is_wal_short()
         if not may_stay and not self._is_wal_unsynced:
             sqlite.enable_checkpoint_on_close(self._connection)
         self._connection.close()
