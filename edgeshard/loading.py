@@ -23,7 +23,7 @@ _COMMANDS: Final = ("__main__", "bench", "charts", "cli")
 
 
 class _Guard:
-    """Is asked before each module is looked for; it finds none itself.
+    """A finder of modules that finds none, but is asked first, and may refuse.
 
     Args:
         path: the file that has the version in it.

@@ -54,7 +54,8 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
 def lock_at_once(path: str) -> int | None:
     """Take the lock file at `path` if it is free; return a descriptor for `release`, or None if it is not.
 
-    It is the lock that `lock` takes, for one who holds many of them for a moment: FileLock takes three times as long.
+    It is the same lock as that of `lock`, for callers that take many locks for a moment: FileLock needs three times as
+    long.
 
     Raises:
         AccessError, StorageIOError: the lock file cannot be made or locked.

@@ -10,7 +10,7 @@ step is idempotent: the next truncation finishes one that was killed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -198,7 +198,8 @@ def _truncate(
             connection.execute("ROLLBACK")
             return None
     if deleted is None:
-        rows = max(1, min(_DELETE_ROWS, _DELETE_BYTES // _row_bytes(connection, shard)))
+        row_bytes = _row_bytes(connection, shard, shard_blocks(connection, shard).values())
+        rows = max(1, min(_DELETE_ROWS, _DELETE_BYTES // row_bytes))
         deleted = sum(
             truncations.delete_piecewise(connection, tables, stream_no, last, rows)
             for stream_no, last in truncated.items()
@@ -220,24 +221,25 @@ def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, 
         How many rows were deleted, or None if nothing was done because it would take long.
     """
     tables = [table.name for table in shard.tables]
+    blocks = shard_blocks(connection, shard)
     kept = [
         (format.row_id(stream_no, truncated.get(stream_no, 0) + 1), block.last_id)
-        for stream_no, block in shard_blocks(connection, shard).items()
+        for stream_no, block in blocks.items()
         if block.last > truncated.get(stream_no, 0)
     ]
     if not kept:
         return truncations.delete_all(connection, tables)
     put_back = sum(last - first + 1 for first, last in kept)
-    rows_max = min(_PUT_BACK_ROWS, _PUT_BACK_BYTES // _row_bytes(connection, shard))
+    rows_max = min(_PUT_BACK_ROWS, _PUT_BACK_BYTES // _row_bytes(connection, shard, blocks.values()))
     if put_back > rows_max or sqlite.used_bytes(connection) > max_bytes:
         return None
     return truncations.delete_all(connection, tables, kept)
 
 
-def _row_bytes(connection: Connection, shard: Source) -> int:
+def _row_bytes(connection: Connection, shard: Source, blocks: Iterable[Block]) -> int:
     """Return about how many bytes a row of a shard takes, at least 1."""
     rows = 0
-    for block in shard_blocks(connection, shard).values():
+    for block in blocks:
         firsts = [_first_id(connection, table.name, block) for table in shard.tables]
         rows += block.last_id - min((first for first in firsts if first is not None), default=block.last_id) + 1
     return max(1, sqlite.used_bytes(connection) // max(1, rows))

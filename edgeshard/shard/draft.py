@@ -5,7 +5,7 @@ its writer uses it, so it needs no WAL, and what a failed transaction leaves in 
 
     1  open the shard: make the draft, with the shard's tables
     2  run the first transaction in it, and commit it there
-    3  choose the page size by what it wrote; if it is another one, copy the draft, which only a copy can give it
+    3  choose the page size by what it wrote; if it differs, copy the draft: SQLite can change it only in a copy
     4  mark it as a WAL database, and make it durable
     5  link it to the shard's name    <- the commit point of the first transaction
     6  make the folder durable, and remove the draft's name

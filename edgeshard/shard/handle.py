@@ -136,7 +136,7 @@ class Handle:
         self._files = health.ShardFiles(self.path)
         self._draft = draft  # None: the shard has a file
         self._connect = connect  # opens that file for its writer
-        # whether to spare a process that adds a row to its agent's shard the fsyncs of a WAL that begins and ends
+        # whether to avoid the fsyncs of a process that opens an existing shard, adds a few rows and closes it
         self._spares_fsyncs = draft is None and quota is None and durability == "process"
         # whether the next transaction is the first to write to the file, whose WAL is probably empty then
         self._may_begin_wal = self._spares_fsyncs

@@ -59,7 +59,7 @@ def choose_limit(least_bytes: int, bytes_per_s: float, free_bytes: int) -> int:
 
 
 def are_pages_rewritten(pages: int, rows: int, page_bytes: int) -> bool:
-    """Return whether most of the pages that a writer has written are the same ones again, going by their number."""
+    """Estimate, from the counts, whether most pages that a writer wrote were the same ones, written again."""
     row_pages = pages / max(1, rows)
     return row_pages >= _SMALL_COMMIT_PAGES and row_pages * page_bytes < _SMALL_COMMIT_BYTES
 

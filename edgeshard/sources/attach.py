@@ -200,8 +200,8 @@ def named_sources(paths: Iterable[str | os.PathLike[str]]) -> list[SourceRun]:
 def groups(runs: list[SourceRun], max_size: Callable[[], int | None] = lambda: None) -> Iterator[list[SourceRun]]:
     """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached.
 
-    Shards are truncated once their whole group is copied. So a group ends once its shards are as large as what one
-    transaction copies: their agents should not write much meanwhile, which a truncation would have to keep.
+    Shards are truncated once their whole group is copied, and a truncation has to keep what their agents wrote in the
+    meantime. So that this is little, a group ends once its shards are as large as what one transaction copies.
 
     Args:
         runs: the sources.

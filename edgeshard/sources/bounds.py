@@ -50,7 +50,7 @@ def bounded(connection: Connection, schema: str, *, all_tables: bool = False) ->
     """Bound what the connection does with a database in the block.
 
     If that ends a write, the whole transaction is rolled back. A block within another one for the same database has no
-    bound of its own: preparing one takes more than most blocks.
+    bound of its own, because to prepare a bound costs more than most blocks do.
 
     Args:
         connection: the connection.
