@@ -14,8 +14,9 @@ Steps 4 and 6 are needed at durability "process" as well. Without them, a power 
 under the shard's name, or a WAL without its database, and neither can be told from damage: the agent would be refused
 until a person comes.
 
-If the process is killed before 5, there is no shard, and nothing was acknowledged. The next opening, or a merge,
-removes the draft.
+If the disk is full before 5, or another program keeps the folder locked, the transaction fails like any other: nothing
+of it is written, and the next one has a new draft. If the process is killed before 5, there is no shard, and nothing
+was acknowledged. The next opening, or a merge, removes the draft.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Draft:
 
     def __init__(self, path: Path, agent: str, page_bytes: int, *, is_limited: bool) -> None:
         self._path = str(path)
+        self._agent = agent
         self._is_limited = is_limited
         self._names = [self._new_name()]
         self.is_open = True
@@ -139,6 +141,14 @@ class Draft:
         except sqlite.DatabaseFailure:  # such as a full disk: the draft is as good, and only slower
             return self._names[0]
         return self._names[-1]
+
+    def renewed(self) -> Draft:
+        """Return a new draft of the same shard.
+
+        Raises:
+            apsw.Error, OSError: as for this one.
+        """
+        return Draft(Path(self._path), self._agent, self._page_bytes, is_limited=self._is_limited)
 
     def discard(self) -> None:
         """Close the draft, and remove what is left of it."""

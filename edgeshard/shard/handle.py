@@ -302,7 +302,12 @@ class Handle:
         return ""
 
     def _make_file(self, draft: Draft) -> None:
-        """Make the shard's file of what the first transaction has committed in its draft, and open it."""
+        """Make the shard's file of what the first transaction has committed in its draft, and open it.
+
+        Raises:
+            DiskFullError, StorageBusyError: nothing was written; the next transaction has a new draft.
+            EdgeshardError: the handle is poisoned.
+        """
         try:
             with sqlite.translate_errors("make shard", self.path):
                 self._meter.add(draft.publish(2 if self.durability == "power" else 1))
@@ -318,8 +323,26 @@ class Handle:
             cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
             if isinstance(error, (DiskFullError, StorageBusyError)):
-                raise StorageError("make shard", self.path, cause) from error  # these say that nothing was written
+                # these say that nothing was written, and that the handle stays usable
+                if not self._begin_again(draft):
+                    raise StorageError("make shard", self.path, cause) from error
+                self._unusable = None  # until here, an interrupt would have left it poisoned
             raise
+
+    def _begin_again(self, draft: Draft) -> bool:
+        """Take a new draft if no file was made of the one before; return False if one may have been, or it fails."""
+        try:
+            if fingerprint.identity(self.path) is not None:
+                return False
+            self._draft = draft.renewed()
+        except (OSError, sqlite.DatabaseFailure):
+            return False
+        self._connection = self._draft.connection
+        self._execute = self._connection.cursor().execute
+        self._limit_wal()
+        self._restart_clock()
+        self._stream_id = b""
+        return True
 
     def _become_unusable(self, error: EdgeshardError) -> None:
         self._unusable = error

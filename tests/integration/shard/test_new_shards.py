@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 import pytest
@@ -16,13 +17,16 @@ import edgeshard
 from edgeshard import format, sqlite
 from edgeshard.errors import (
     DamagedError,
+    DiskFullError,
     QueryError,
     RecordError,
     ShardClosedError,
     ShardForkedError,
     ShardPoisonedError,
+    StorageError,
     TransactionError,
 )
+from edgeshard.files import folders
 from edgeshard.shard import write_profile
 from tests.support.forks import begin
 from tests.support.processes import python, sql
@@ -281,6 +285,50 @@ def test_a_file_that_comes_before_the_first_row_stays(store: edgeshard.Store, tm
             shard.write({"n": 100})
         assert before == Path(shard.path).read_bytes()
     assert ["agent.db", "agent.lock"] == names(store)
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+@pytest.mark.parametrize("max_bytes", [None, "50M"])
+def test_a_full_disk_before_the_file_is_made_leaves_the_handle_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Literal["process", "power"], max_bytes: str | None
+) -> None:
+    """As of any other transaction, the error says that nothing was written."""
+    store = edgeshard.Store(tmp_path / "data", max_bytes=max_bytes)
+
+    def fail(_: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with store.shard("agent", durability=durability) as shard:
+        for size in (1, MUCH // 1000):
+            with monkeypatch.context() as patch:
+                patch.setattr(sqlite, "mark_as_wal", fail)
+                with pytest.raises(DiskFullError):
+                    shard.write_many([{"n": -1, "text": "x" * 1000}] * size)
+        assert not os.path.exists(shard.path)
+        assert [1, 2] == [shard.write({"n": 1}), shard.write({"n": 2})]
+        assert 2 == len(shard.query("select * from agent_data"))
+    assert 2 == store.merge().rows
+    assert ([1, 2], []) == (numbers(store), names(store))
+
+
+def test_a_full_disk_after_the_file_was_made_does_not_say_that_nothing_was_written(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with store.shard("agent") as shard:
+        with monkeypatch.context() as patch:
+            patch.setattr(folders, "sync_folder", fail)
+            with pytest.raises(StorageError, match="whether it has the first rows is unknown") as failed:
+                shard.write({"n": 1})
+        assert not isinstance(failed.value, DiskFullError)
+        with pytest.raises(ShardPoisonedError):
+            shard.write({"n": 2})
+    with store.shard("agent") as shard:
+        shard.write({"n": 2})
+    store.merge()
+    assert [1, 2] == numbers(store)
 
 
 def test_where_a_shard_was_removed_its_folder_is_synced_before_another_is_made(
