@@ -202,22 +202,9 @@ def add_block(connection: Connection, stream_no: int, block: Block) -> None:
         )
 
 
-def copy_transactions(connection: Connection, schema: str, first_id: int, last_id: int, shift: int) -> None:
-    """Copy where transactions begin and end among the rows that are copied from an attached source.
-
-    Args:
-        connection: the database, in the transaction that brings the rows.
-        schema: the name by which the source is attached.
-        first_id: the first id of the copied rows, in the source.
-        last_id: the last one.
-        shift: what is added to an id of the source to get the id here.
-    """
-    connection.execute(
-        "INSERT INTO main._edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
-        f"FROM {quote(schema)}._edgeshard_transactions NOT INDEXED "
-        "WHERE first_id BETWEEN ?2 AND ?3 AND +first_id >= ?2 ORDER BY first_id",
-        (shift, first_id, last_id),
-    )
+def add_transactions(connection: Connection, transactions: Iterable[Range]) -> None:
+    """Record transactions of several rows by their ids, in the transaction that brings the rows."""
+    connection.executemany(INSERT_TRANSACTION, ((each.first, each.last) for each in transactions))
 
 
 def extend_transaction(connection: Connection, last_id: int, new_last_id: int) -> None:

@@ -260,7 +260,7 @@ def _copy_stream(
     new_seqs = streams.raise_last_seq(connection, stream_no, _known_last_seq(stream, held, is_whole=is_whole))
     if target.is_indexed:  # the receiver of a bundle finds out itself what it lacks
         streams.add_missing(connection, stream_no, new_seqs - size(copied))
-    _record_absent(target, stream_no, stream)
+    _record_absent(target, stream_no, stream, held)
     if own is None:
         return rows, is_whole, [], []
     checked = subtract(intersect(stream.ranges, held), [*unproven, *blocked.of_stream(stream.stream_id)])
@@ -297,10 +297,17 @@ def _known_last_seq(stream: SourceStream, held: Sequence[Range], *, is_whole: bo
     return max((part.last for part in [*held, *absent]), default=0)
 
 
-def _record_absent(target: Target, stream_no: int, stream: SourceStream) -> None:
-    """Record why the source lacks rows that the target does not hold either: truncated for another, or pruned."""
+def _record_absent(target: Target, stream_no: int, stream: SourceStream, held: Sequence[Range]) -> None:
+    """Record why the source lacks rows that the target does not hold either: truncated for another, or pruned.
+
+    Args:
+        target: the database that is merged into.
+        stream_no: the target's number for the stream.
+        stream: the stream.
+        held: some of its seqs that the target has ever held.
+    """
     for seqs, database_id in stream.truncations:
-        if not diff.is_held(target.connection, stream_no, seqs):
+        if subtract([seqs], held) and not diff.is_held(target.connection, stream_no, seqs):
             truncations.record(target.connection, stream_no, seqs, database_id)
     held = diff.held_around(target.connection, stream_no, [item.seqs for item in stream.pruned])
     pruned_ranges.record_from_source(target.connection, stream_no, stream.pruned, held)
@@ -524,8 +531,11 @@ def _copy_block(
         cause = f"it should have {expected} for seqs {block.first} to {block.last} of a stream, but has {found}"
         raise SourceLacksRowsError("merge", origin.path, f"{cause}; {advice}")
     superseded.add(connection, stream_no, len(block) - copied)
-    source_streams.ensure_transactions(connection, origin, block)
-    extents.copy_transactions(connection, origin.schema, block.first_id, block.last_id, shift)
+    ids = Range(block.first_id, block.last_id)
+    transactions = source_streams.transactions_between(connection, origin, ids)
+    extents.add_transactions(
+        connection, (Range(each.first + shift, min(each.last, ids.last) + shift) for each in transactions)
+    )
     if continues:
         end_id = min(source_streams.transaction_end(connection, origin, block.first_id) or 0, block.last_id) + shift
         extents.extend_transaction(connection, target.next_id - 1, end_id)

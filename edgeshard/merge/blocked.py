@@ -68,7 +68,7 @@ class BlockedRows:
             if not rows:
                 continue
             if transactions is None:
-                transactions = source_streams.transactions_between(connection, self.origin, ids)
+                transactions = list(source_streams.transactions_between(connection, self.origin, ids))
             rows = union([*rows, *(each for each in transactions if clip(rows, each))])
             shift = piece.first - piece.first_id
             inside = clip(rows, Range(piece.first_id, piece.last_id))

@@ -68,8 +68,12 @@ _RELEASED_PAGES, _RELEASED_PAGES_LEAST = 200, 8
 #: Each released page may write two more, which point to it.
 _WRITTEN_PER_RELEASED_PAGE = 3
 
-#: A WAL shorter than this, in bytes, is left to grow: copying it would cost two fsyncs.
-_LONG_WAL_BYTES = 256 << 10
+#: A WAL shorter than this, in bytes, is left to grow: copying it would cost two fsyncs, and VACUUM before it as much as
+#: copying some thousand rows. It is a quarter of what its writer lets it grow to at least (shard/wal_limit.py), ...
+_LONG_WAL_BYTES = 1 << 20
+
+#: ... and less within a disk budget, towards which it counts.
+_LONG_WAL_BYTES_WITHIN_BUDGET = 256 << 10
 
 #: A WAL longer than this, in bytes, is emptied once its agent pauses, which may be for long.
 _CUT_WAL_BYTES = 8 << 20
@@ -193,7 +197,7 @@ def _truncate(
         truncated = truncations.record(connection, durable, master_id)
         deleted = None
         if _has_no_new_table(connection, shard):
-            deleted = _rewrite_tables(connection, shard, truncated, _rewritable_bytes(connection, quota_bytes))
+            deleted = _rewrite_tables(connection, shard, truncated, quota_bytes)
         if deleted is None and patient and sqlite.used_bytes(connection) < _AHEAD_BYTES:
             connection.execute("ROLLBACK")
             return None
@@ -208,14 +212,16 @@ def _truncate(
     return deleted, truncated
 
 
-def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, int], max_bytes: int) -> int | None:
+def _rewrite_tables(
+    connection: Connection, shard: Source, truncated: dict[int, int], quota_bytes: int | None
+) -> int | None:
     """Delete all rows and put back those that are not truncated, in the caller's transaction.
 
     Args:
         connection: the shard.
         shard: what it is.
         truncated: the last truncated seq, by stream number.
-        max_bytes: how large a shard may be if its remaining rows are put back.
+        quota_bytes: what the truncation may add to the store's files, or None if there is no budget.
 
     Returns:
         How many rows were deleted, or None if nothing was done because it would take long.
@@ -231,7 +237,7 @@ def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, 
         return truncations.delete_all(connection, tables)
     put_back = sum(last - first + 1 for first, last in kept)
     rows_max = min(_PUT_BACK_ROWS, _PUT_BACK_BYTES // _row_bytes(connection, shard, blocks.values()))
-    if put_back > rows_max or sqlite.used_bytes(connection) > max_bytes:
+    if put_back > rows_max or sqlite.used_bytes(connection) > _rewritable_bytes(connection, quota_bytes):
         return None
     return truncations.delete_all(connection, tables, kept)
 
@@ -284,7 +290,9 @@ def _has_no_new_row(connection: Connection, shard: Source, known: Mapping[int, i
 def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> None:
     """Return free pages to the disk, and copy a long WAL into the database, so that the writer need not."""
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
-    long_bytes = _LONG_WAL_BYTES if quota_bytes is None else min(_LONG_WAL_BYTES, quota_bytes // _REWRITTEN_PART)
+    long_bytes = _LONG_WAL_BYTES
+    if quota_bytes is not None:
+        long_bytes = min(_LONG_WAL_BYTES_WITHIN_BUDGET, quota_bytes // _REWRITTEN_PART)
     is_long = fingerprint.size(paths.wal(shard.path)) > long_bytes
     if free_bytes > (_DEAD_BYTES if is_long or quota_bytes is not None else _SHRINK_BYTES):
         # without a quota, VACUUM may rewrite any amount, unless it would keep all of it in memory

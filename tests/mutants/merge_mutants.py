@@ -66,9 +66,9 @@ def keep_truncated(block: blocks.Block | None, gone: int) -> tuple[blocks.Block,
     return () if block is None else (block,)
 
 
-def count_truncated_as_held(target: Any, number: int, stream: Any) -> None:
+def count_truncated_as_held(target: Any, number: int, stream: Any, held: Any) -> None:
     """Count rows that another master truncated as held by this one."""
-    RECORD_ABSENT(target, number, stream)
+    RECORD_ABSENT(target, number, stream, held)
     held = extents.ranges(target.connection, number)
     gone = subtract([part for part, _ in stream.truncations], held)
     ADD_RANGES(target.connection, number, held, gone)

@@ -546,6 +546,7 @@ def make_small(patch: Callable[[object, str, object], object]) -> None:
     patch(wal_limit, "MOST_BYTES", 0)
     patch(shard_quota, "_CHECKPOINT_PART", 0.2)
     patch(truncate, "_LONG_WAL_BYTES", 0)
+    patch(truncate, "_LONG_WAL_BYTES_WITHIN_BUDGET", 0)
     patch(database, "CHECKPOINT_BYTES", 20 * 4096)
     patch(blocks, "CHUNK_BYTES", 12_000)
     patch(merger, "_AGENTS_CHECKED", 2)
