@@ -141,6 +141,22 @@ def test_rows_that_are_truncated_in_time_never_reach_the_file_of_their_shard(
     assert store.verify().ok
 
 
+def test_a_merge_checkpoints_the_wal_of_a_shard_once_it_is_long(store: edgeshard.Store) -> None:
+    merges = 0
+    with store.shard("agent") as shard:
+        write(shard, 0.3)
+        store.merge()
+        before = os.stat(shard.path)
+        while os.stat(shard.path).st_mtime_ns == before.st_mtime_ns and merges < 10:
+            assert wal_bytes(shard.path) < truncate._LONG_WAL_BYTES
+            write(shard, 0.3)
+            assert 30 == store.merge().truncated
+            merges += 1
+        assert 2 <= merges <= 4
+        # the pages of the truncated rows are not copied into the file
+        assert os.stat(shard.path).st_size < 100_000
+
+
 def test_a_long_wal_is_not_emptied_while_its_agent_writes(
     store: edgeshard.Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
