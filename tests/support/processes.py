@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -17,27 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.command_server import CommandServer
+from tests.support.sql_server import SqlServer
 
 #: How long a command may take, in seconds.
 _TIMEOUT_S = 120
 
-_STDLIB = """
-import json, sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-rows = [connection.execute(sql).fetchall() for sql in sys.argv[2:]][-1]
-connection.close()
-print(json.dumps(rows))
-"""
-
 
 def sql(path: Path | str, *statements: str) -> list[list[Any]]:
     """Return the rows of the last statement, run by the standard library's sqlite3 in another process."""
-    done = subprocess.run(
-        [sys.executable, "-c", _STDLIB, str(path), *statements], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    rows: list[list[Any]] = json.loads(done.stdout)
-    return rows
+    return _sql_server(os.getpid(), os.geteuid()).run(os.fspath(path), statements)
+
+
+@functools.cache
+def _sql_server(pid: int, user: int) -> SqlServer:
+    """Return the server of this process, with the rights of this user."""
+    return SqlServer()
 
 
 def python(code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
