@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -37,6 +40,26 @@ os.environ.pop("PYTHONUNBUFFERED", None)
 def pytest_xdist_auto_num_workers() -> int:
     """Start two workers per processor: tests spend much of their time waiting for processes and timers."""
     return 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Import another part of the tests in each worker of pytest-xdist, before each collects all of them.
+
+    After a fresh checkout the tests must be compiled, with their assertions, which takes three times as long as the
+    collection. So each worker compiles its part, and finds the others' parts compiled. What cannot be imported is
+    imported again by the collection, which reports it.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if workers == 1 or session.config.args != session.config.getini("testpaths"):
+        return
+    own = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    root = session.config.rootpath
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as in a collection
+        for path in sorted((root / "tests").rglob("test_*.py"))[own::workers]:
+            with contextlib.suppress(Exception, pytest.skip.Exception):
+                importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
 
 
 @pytest.hookimpl(wrapper=True)
