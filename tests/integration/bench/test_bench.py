@@ -735,6 +735,7 @@ def marked(mark: str) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # of what it waits for, each may take minutes on a busy machine
 @pytest.mark.parametrize(
     ("name", "number"),
     [
@@ -764,10 +765,12 @@ def test_a_run_that_is_interrupted_leaves_no_process_and_no_file(
         text=True,
     )
     try:
-        wait_until(lambda: len(marked(mark)) >= 6)  # the command, a server, the agents' parent, the agents
+        # the command, a server, the agents' parent, the agents
+        wait_until(lambda: len(marked(mark)) >= 6 or run.poll() is not None)
+        assert run.poll() is None, run.communicate()
         time.sleep(0.2)
         run.send_signal(number)
-        _, said = run.communicate(timeout=60)
+        _, said = run.communicate(timeout=SOON_S)
         _assert_nothing_is_left(run.returncode, number, said, mark, cache, before)
     finally:
         for left in marked(mark):
@@ -790,10 +793,14 @@ def _assert_nothing_is_left(
     wait_until(lambda: marked(mark) == [])
 
 
+#: How long to wait for what comes within a second, unless the machine is busy with other things.
+SOON_S = 240.0
+
+
 def wait_until(condition: Any) -> None:
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < SOON_S
         time.sleep(0.02)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -18,6 +19,7 @@ from edgeshard.errors import ConfigurationError, PostgresError
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.pusher import Pusher
 from edgeshard.postgres.sender import Sender
+from tests.support.forms import others_slow
 from tests.support.processes import command, sql
 
 pytest.importorskip("psycopg")
@@ -145,8 +147,18 @@ REFUSALS = {
 }
 
 
-@WAYS
-@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize(
+    ("refusal", "inserts"),
+    others_slow(
+        itertools.product(REFUSALS, [False, True]),
+        [
+            *((refusal, False) for refusal in REFUSALS),
+            ("check", True),
+            ("deferred foreign key", True),
+            ("trigger", True),
+        ],
+    ),
+)
 def test_what_only_the_server_refuses_stays_behind_alone_and_goes_once_it_fits(
     store: edgeshard.Store, pg: str, refusal: str, inserts: bool
 ) -> None:
@@ -188,8 +200,9 @@ def test_the_search_for_bad_rows_takes_few_statements(
     assert sends.call_count <= limit
 
 
-@WAYS
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("seed", "inserts"), others_slow(itertools.product(range(3), [False, True]), [(0, False), (1, True)])
+)
 def test_transactions_of_any_size_are_rejected_whole_and_alone(
     store: edgeshard.Store, pg: str, seed: int, inserts: bool
 ) -> None:
