@@ -82,6 +82,33 @@ def distribute_statements(server: Server, table: Table, *, exists: bool) -> tupl
     return tuple(statements)
 
 
+# -- transactions -----------------------------------------------------------------------------------------------------
+
+
+def begin(server: Server, tables: Iterable[Table], *, inserts: bool) -> None:
+    """Make the open transaction, which has written to no table of rows yet, commit as a push needs it.
+
+    Rows of one stream go to one worker. Citus commits what was inserted there before the coordinator commits, unless
+    several workers were written to. If the coordinator died between the two, the worker would have rows that
+    edgeshard_ranges, on the coordinator, does not name. After a COPY it commits in two phases, even if no row was sent.
+
+    Citus uses several connections to a worker, each of which prepares and commits a transaction of its own. If the
+    worker or the coordinator died among these commits, the lock of edgeshard_keys could end before rows of keyed tables
+    can be read, and the next push would not see the rows that it has to settle.
+
+    Args:
+        server: a node of a cluster.
+        tables: the tables that the transaction brings rows of.
+        inserts: whether it sends rows by INSERT.
+    """
+    tables = list(tables)
+    if any(table.key is not None for table in tables):
+        server.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")  # one connection to each worker
+    if inserts:
+        for table in tables:
+            server.copy(quote(table.pg_name), quote("_stream"), ())
+
+
 # -- workers that fail ------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import attrs
 
 from edgeshard.format.ranges import Range
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import conflicts, encoding, own_tables, plan, reader, server_tables, values
+from edgeshard.postgres import citus, conflicts, encoding, own_tables, plan, reader, server_tables, values
 from edgeshard.postgres.encoding import to_parameters
 from edgeshard.postgres.options import ON_INVALID, OnInvalid
 from edgeshard.postgres.plan import OutdatedPlanError, Piece, RangesByStream
@@ -120,6 +120,8 @@ class Sender:
             if before != {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}:
                 raise OutdatedRangesError(before)
             _check_agents(chunk, agents)
+            if self.server.is_citus:
+                citus.begin(self.server, tables, inserts=self.inserts)
             own_tables.lock_keyed_tables(self.server, (table for table in tables if table.key is not None))
             yield before
 

@@ -15,6 +15,14 @@ CREATE TABLE citus_double.pg_dist_local_group (groupid integer);
 INSERT INTO citus_double.pg_dist_local_group VALUES (0);
 CREATE TABLE citus_double.pg_dist_partition (logicalrelid regclass, partmethod "char", repmodel "char");
 CREATE TABLE citus_double.calls (number serial, call text, relation text, is_new boolean);
+CREATE TABLE citus_double.statements (number serial, transaction bigint, is_copy boolean, mode text);
+
+CREATE FUNCTION citus_double.record() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO citus_double.statements (transaction, is_copy, mode) VALUES (
+        txid_current(), current_query() LIKE 'COPY%', coalesce(current_setting('citus.multi_shard_modify_mode', true), '')
+    );
+    RETURN NULL;
+END $$;
 
 CREATE FUNCTION citus_double.citus_version() RETURNS text LANGUAGE sql AS $$ SELECT 'a double of Citus' $$;
 
@@ -75,6 +83,23 @@ def calls(dsn: str) -> list[tuple[str, str, bool]]:
             dsn, "SELECT call, relation, is_new FROM citus_double.calls ORDER BY number"
         )
     ]
+
+
+def record_statements(dsn: str, table: str) -> None:
+    """Record the statements that bring rows of a table, from now on."""
+    do(
+        dsn,
+        f"CREATE TRIGGER recorded BEFORE INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION citus_double.record()",
+    )
+
+
+def statements(dsn: str) -> list[list[tuple[str, str]]]:
+    """Return the recorded statements of each transaction: COPY or INSERT, and Citus's mode of using connections."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    sql = "SELECT transaction, is_copy, mode FROM citus_double.statements ORDER BY number"
+    for transaction, is_copy, mode in fetch(dsn, sql):
+        found.setdefault(transaction, []).append(("COPY" if is_copy else "INSERT", mode))
+    return list(found.values())
 
 
 def kill_worker(dsn: str, table: str, *streams: str, sqlstate: str = "08006") -> None:

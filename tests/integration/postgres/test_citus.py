@@ -18,7 +18,7 @@ from tests.support.records import NOON, Reading
 pytest.importorskip("psycopg")
 from tests.support import citus_double
 from tests.support.citus_double import calls
-from tests.support.postgres_server import do, fetch
+from tests.support.postgres_server import cluster_nodes, do, fetch, needs_triggers
 
 
 @pytest.fixture
@@ -104,12 +104,62 @@ def test_a_push_that_does_not_distribute_leaves_tables_as_they_are(cluster: str,
 
 
 def test_nothing_is_distributed_without_citus(pg: str, merged: edgeshard.Store) -> None:
+    if cluster_nodes(pg):
+        pytest.skip("the server has Citus")
     for dry_run in (True, False):
         with pytest.raises(PostgresUnsuitableError, match="it has no Citus"):
             merged.push(pg, distribute=True, dry_run=dry_run)
     done = command("push", merged.root, pg, "--distribute")
     assert (78, True) == (done.returncode, "it has no Citus" in done.stderr)
     assert [] == fetch(pg, "SELECT 1 FROM pg_tables WHERE schemaname = 'public'")
+
+
+# -- commits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_of_inserts_begins_with_a_copy_so_that_all_nodes_commit_together(
+    cluster: str, merged: edgeshard.Store
+) -> None:
+    merged.push(cluster)
+    citus_double.record_statements(cluster, "reading")
+    with merged.shard("e") as shard:
+        for n in range(4):
+            shard.write(Reading("e", float(n), NOON))
+    merged.merge()
+    assert 4 == merged.push(cluster, inserts=True, batch=2).rows
+    assert [[("COPY", ""), ("INSERT", "")]] * 2 == citus_double.statements(cluster)
+
+
+def test_a_chunk_that_is_sifted_by_insert_begins_with_a_copy(cluster: str, merged: edgeshard.Store) -> None:
+    merged.push(cluster)
+    citus_double.record_statements(cluster, "reading")
+    do(
+        cluster,
+        "CREATE TRIGGER hot BEFORE INSERT ON reading FOR EACH ROW EXECUTE FUNCTION citus_double.check_value()",
+    )
+    with merged.shard("e") as shard:
+        for celsius in (1.0, 101.0, 2.0):
+            shard.write(Reading("e", celsius, NOON))
+    merged.merge()
+    assert 2 == merged.push(cluster).rows
+    (sifted,) = citus_double.statements(cluster)
+    assert (("COPY", ""), {("INSERT", "")}) == (sifted[0], set(sifted[1:]))
+
+
+@pytest.mark.parametrize("inserts", [False, True])
+def test_rows_of_keyed_tables_use_one_connection_to_each_worker(cluster: str, tmp_path: Path, inserts: bool) -> None:
+    (store,) = keyed_model.world(tmp_path, 1)
+    with store.shard("a") as shard:
+        shard.write(Lww("p", 1, 1))
+    store.merge()
+    store.push(cluster)
+    citus_double.record_statements(cluster, "cell")
+    with store.shard("a") as shard:
+        shard.write(Lww("p", 1, 2))
+    store.merge()
+    assert 1 == store.push(cluster, inserts=inserts).rows
+    (made,) = citus_double.statements(cluster)
+    assert [("COPY", "sequential"), ("INSERT", "sequential")][: 1 + inserts] == made
 
 
 # -- a worker as the target -------------------------------------------------------------------------------------------
@@ -157,6 +207,7 @@ def test_a_row_that_a_worker_rejects_in_a_copy_is_found_by_insert(cluster: str, 
 def test_an_internal_error_of_a_server_that_is_not_citus_ends_the_push(
     pg: str, merged: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    needs_triggers(pg)
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it is not temporary"))
     merged.push(pg)
     do(
