@@ -13,7 +13,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Generator, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from tests.support.in_memory import with_space
 from tests.support.wall_clock import Wall
 
 if TYPE_CHECKING:
+    from edgeshard.postgres.address import Address
     from tests.support.postgres_server import PgServer
 
 # a shell that runs the tests in the background has them ignore Ctrl-C, which the processes of tests would inherit
@@ -144,17 +144,18 @@ def pg(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Itera
         with server.database() as name:
             yield server.dsn(name)
         return
-    from edgeshard.postgres import once
     from edgeshard.postgres.pusher import Pusher
-    from tests.support.postgres_server import cluster_nodes, foreign_database
+    from tests.support.postgres_server import cluster_nodes, fetch, foreign_database
 
-    if cluster_nodes(foreign):
-        # every record table is distributed as it is created
-        made = Pusher.__init__
-        preview = partial(once.preview, distribute=True)
-        monkeypatch.setattr(once, "preview", lambda path, dsn, **_: preview(path, dsn))
-        monkeypatch.setattr(Pusher, "__init__", lambda *given, **named: made(*given, **(named | {"distribute": True})))
     with foreign_database(foreign) as dsn:
+        if cluster_nodes(foreign):
+            # every record table is distributed as it is created
+            made, name = Pusher.__init__, fetch(dsn, "SELECT current_database()")[0][0]
+
+            def distribute(self: Pusher, path: Path, where: Address, **named: Any) -> None:
+                made(self, path, where, **(named | {"distribute": True} if name in where.dsn else named))
+
+            monkeypatch.setattr(Pusher, "__init__", distribute)
         yield dsn
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import psycopg
 import pytest
@@ -147,7 +148,9 @@ def foreign_database(dsn: str) -> Iterator[str]:
     everywhere = [dsn, *(conninfo.make_conninfo(dsn, host=host, port=port) for host, port in nodes[1:])]
     for each in everywhere:
         do(each, f"CREATE DATABASE {name}")
-    made = conninfo.make_conninfo(dsn, dbname=name)
+    # a URL, because `edgeshard ranges` takes anything else for a folder
+    parameters = conninfo.conninfo_to_dict(dsn, dbname=name)
+    made = f"postgresql:///?{urlencode(parameters, quote_via=quote)}"
     try:
         if nodes:
             for each in everywhere:
@@ -158,7 +161,19 @@ def foreign_database(dsn: str) -> Iterator[str]:
         yield made
     finally:
         for each in everywhere:
-            do(each, f"DROP DATABASE {name} WITH (FORCE)")
+            _drop(each, name)
+
+
+def _drop(dsn: str, name: str) -> None:
+    """Drop a database, in spite of other nodes of its cluster that connect to it again and again."""
+    for attempt in range(10):
+        try:
+            do(dsn, f"DROP DATABASE {name} WITH (FORCE)")
+            return
+        except psycopg.errors.ObjectInUse:
+            if attempt == 9:
+                raise
+            time.sleep(0.1)
 
 
 def cluster_nodes(dsn: str) -> list[tuple[str, int]]:
@@ -172,6 +187,12 @@ def needs_triggers(dsn: str) -> None:
     """Skip a test that makes a server refuse rows by a trigger on a table of rows, where that is not possible."""
     if cluster_nodes(dsn):
         pytest.skip("Citus refuses triggers on distributed tables, by which this test makes the server fail")
+
+
+def needs_free_constraints(dsn: str) -> None:
+    """Skip a test with a unique or exclusion constraint over any columns of a table of rows, where that is not possible."""
+    if cluster_nodes(dsn):
+        pytest.skip("Citus refuses unique and exclusion constraints without the column by which a table is distributed")
 
 
 def fetch(dsn: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -16,7 +16,7 @@ from tests.support.wall_clock import Wall
 
 pytest.importorskip("psycopg")
 from tests.support.keyed_pushes import state
-from tests.support.postgres_server import do, fetch
+from tests.support.postgres_server import do, fetch, needs_triggers
 
 
 def tombstones(dsn: str) -> list[int]:
@@ -200,6 +200,7 @@ def test_nothing_is_deleted_while_rows_are_still_to_push(wall: Wall, pg: str, tm
 def test_a_server_that_fails_meanwhile_does_not_fail_the_push(
     wall: Wall, pg: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    needs_triggers(pg)
     (store,) = keyed_model.world(tmp_path, 1)
     delete(store, 1)
     store.push(pg)
