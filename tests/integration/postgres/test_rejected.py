@@ -160,7 +160,7 @@ REFUSALS = {
     ),
 )
 def test_what_only_the_server_refuses_stays_behind_alone_and_goes_once_it_fits(
-    store: edgeshard.Store, pg: str, refusal: str, inserts: bool
+    store: edgeshard.Store, pg: str, refusal: str, inserts: bool, request: pytest.FixtureRequest
 ) -> None:
     statements, state, constraint = REFUSALS[refusal]
     if any("create trigger" in statement for statement in statements):
@@ -171,6 +171,9 @@ def test_what_only_the_server_refuses_stays_behind_alone_and_goes_once_it_fits(
     assert store.push(pg, inserts=inserts).complete
     if cluster_nodes(pg):
         constraint = ""  # Citus does not pass on which one it was
+        if refusal == "deferred foreign key":
+            cause = "Citus checks deferred constraints only when it commits, where a push cannot find the row"
+            request.applymarker(pytest.mark.xfail(raises=PostgresError, strict=True, reason=cause))
         if NUMBERS[0] in statements:
             do(pg, *NUMBERS, "select create_reference_table('numbers')")
             statements = statements[len(NUMBERS) :]
