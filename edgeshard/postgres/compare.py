@@ -2,7 +2,8 @@
 
 Compared is what the database should have: rows that the master has, and that the database's ranges name. So rows that
 the master pruned or erased, and rows that were rejected or never pushed, are no differences. Other masters push there
-too, so a version of a key that is gone there is no difference if another version of the key, or a tombstone, is there.
+too, so a version of a key that is gone there is no difference if another version of the key, or a tombstone, is there;
+nor is the reason why a version is in the history, which depends on the changes that a database had by then.
 
 Windows of some thousand rows are compared one after the other, so that neither side needs much memory: first the number
 of rows of each stream, and for a deep check their checksum. Only where these differ, the addresses, or the checksums of
@@ -56,7 +57,6 @@ _SEND: Final = {
     "uuid": "uuid_send",
     "json": "jsonb_send",
     "timestamp": "int8send",
-    "reason": "textsend",
 }
 
 #: The rows of a window, in a table whose name is filled in.
@@ -311,6 +311,8 @@ class _Fit:
             fit, changes = server_tables.changes_for(server, table, has_own_tables=True)
         except SchemaConflictError:
             return cls(table, exists, is_behind=True)
+        # which change superseded a version first is known by each side as far as it had these changes by then
+        fit = attrs.evolve(fit, sent=tuple(column for column in fit.sent if column.type != "reason"))
         return cls(fit, exists, is_behind=changes != TableChanges() and not _adds_only_indexes(changes))
 
 

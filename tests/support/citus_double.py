@@ -56,9 +56,12 @@ CREATE FUNCTION citus_double.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE FUNCTION citus_double.check_value() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF NEW.celsius > 100 THEN
-        RAISE 'new row for relation "reading_102010" violates check constraint' USING ERRCODE =
+CREATE FUNCTION citus_double.check_row() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE passes boolean;
+BEGIN
+    EXECUTE format('SELECT %s FROM (SELECT ($1).*) AS new', TG_ARGV[0]) INTO passes USING NEW;
+    IF NOT passes THEN
+        RAISE 'new row for relation "%_102010" violates check constraint', TG_TABLE_NAME USING ERRCODE =
             CASE WHEN current_query() LIKE 'COPY%' THEN 'XX000' ELSE '23514' END;
     END IF;
     RETURN NEW;
@@ -115,3 +118,12 @@ def kill_worker(dsn: str, table: str, *streams: str, sqlstate: str = "08006") ->
 def revive_worker(dsn: str, table: str) -> None:
     """Let all rows of a table be accepted again."""
     do(dsn, f"DROP TRIGGER IF EXISTS dead ON {table}")
+
+
+def add_check(dsn: str, table: str, condition: str) -> None:
+    """Let rows fail that do not meet a condition, as if the constraint were a worker's; drop the trigger `checked` to end it."""
+    do(
+        dsn,
+        f"CREATE TRIGGER checked BEFORE INSERT ON {table} FOR EACH ROW "
+        f"EXECUTE FUNCTION citus_double.check_row('{condition}')",
+    )

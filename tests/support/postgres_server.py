@@ -218,6 +218,7 @@ class Proxy:
         cuts: how many more connections it may cut.
         delay_s: how long to delay each piece that a client sends, in seconds.
         seen: how many bytes the clients of all connections sent.
+        longest: how many of them the client of one connection sent, at most.
         cut: how many connections were cut.
     """
 
@@ -228,6 +229,7 @@ class Proxy:
         self.cuts = 1
         self.delay_s = 0.0
         self.seen = 0
+        self.longest = 0
         self.cut = 0
         self._commits = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -268,6 +270,7 @@ class Proxy:
                     server.sendall(data)
                     sent += len(data)
                     self.seen += len(data)
+                    self.longest = max(self.longest, sent)
 
     def _is_cut(self, moment: str, data: bytes) -> bool:
         """Return whether to cut now: at a COMMIT that is sent, or at its tag in the answer."""

@@ -1,124 +1,138 @@
 """Kill real pushers and a real PostgreSQL server in the middle of their work, and account for every row.
 
-Rows are written and merged between the kills. Some transactions have a row that PostgreSQL cannot store: because of a
-value, or because of a constraint that only the server has. And some have versions of keys. Two pushers push the same master at the same time, by COPY or by INSERT. At
-a random moment one of them is killed, or, every fourth time, the server with all of its processes. After each kill the
-master's receipt must not name a row that PostgreSQL lacks. At the end PostgreSQL must have each row of the master once,
-except for those transactions, its ranges must name exactly these rows, and the master must list all others as rejected.
+Three devices write and merge between the kills; `push_devices` says what. Two of them, or two processes of one, push at
+the same time, by COPY or by INSERT, and as if to a Citus cluster in every second life of the database. Some try rejected
+rows again, replace or escape invalid characters, or distribute the tables. At a random moment, mostly in a transaction,
+one of them is killed, or, every fourth time, the server with all of its processes. Between two pushes a user dismisses
+rejected rows, the server changes its mind about what it refuses, or workers of the cluster die.
+
+After each kill, no receipt names a row that PostgreSQL lacks, and each transaction is there whole or not at all. What
+must hold in the end is in `push_accounts`.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
-import subprocess
+import signal
 import sys
-import tempfile
 import time
+from collections.abc import Callable
+from multiprocessing.context import ForkProcess as Process
+from pathlib import Path
+from typing import Final, NoReturn
 
 import attrs
+import psycopg
 
-import edgeshard
-from edgeshard.format.ranges import Range, subtract
-from edgeshard.master import database, receipts
-from tests.support.postgres_server import PgServer, do, fetch
-from tests.support.processes import sql
+from edgeshard import cli
+from edgeshard.cli import exits
+from edgeshard.postgres.options import ON_INVALID
+from tests.crash.kills import push_accounts
+from tests.crash.kills.push_accounts import Account
+from tests.crash.kills.push_devices import Devices, Life, lives, opened
+from tests.support.postgres_server import PgServer
 
+#: Kills in one life of a database: then tables are created again.
+_LIFE: Final = 12
 
-@attrs.frozen
-class Sample:
-    """A row of the second table."""
+_SIZES: Final = (1, 1, 2, 50, 400)
 
-    n: int
-
-
-@edgeshard.table(key="k")
-@attrs.frozen
-class Version:
-    """A version of a key."""
-
-    k: int
-    n: int
-
-
-#: Which samples the server's constraint rejects, and which dicts have a value that PostgreSQL cannot store.
-_REFUSED, _INVALID = 1_009, 1_511
-
-
-def is_bad(n: int) -> bool:
-    """Return whether PostgreSQL cannot store the row with this number."""
-    return n % _REFUSED == 0 if n % 3 == 0 else n % _INVALID == 0
+#: Whether somebody is in a transaction.
+_AT_WORK: Final = (
+    "select 1 from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() "
+    "and xact_start is not null"
+)
 
 
 @attrs.define
 class Tally:
     """Counts of what was done."""
 
-    rows: int = 0
-    rejected: int = 0
     pushers_killed: int = 0
     servers_killed: int = 0
     mid_push: int = 0
+    in_transaction: int = 0
+    by_copy: int = 0
     by_insert: int = 0
+    distributing: int = 0
+    repairing: int = 0
+    retrying: int = 0
+    account: Account = attrs.field(factory=Account)
 
 
-def start(store: edgeshard.Store, dsn: str, batch: int, *, inserts: bool) -> subprocess.Popen[bytes]:
-    options = ["--batch", str(batch), "-q", *(["--inserts"] if inserts else [])]
-    command = [sys.executable, "-m", "edgeshard", "push", str(store.root), dsn, *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _start(made: Devices, life: Life, rng: random.Random, tally: Tally, output: Path) -> Process:
+    """Start a pusher of a random device."""
+    inserts = rng.choice([True, False]) if life.inserts is None else life.inserts
+    on_invalid = rng.choice([*ON_INVALID, "reject"])
+    retries, distributes = rng.randrange(4) == 0, made.is_cluster and rng.randrange(4) > 0
+    tally.by_insert += inserts
+    tally.by_copy += not inserts
+    tally.repairing += on_invalid != "reject"
+    tally.retrying += retries
+    tally.distributing += distributes
+    made.permit(on_invalid)
+    arguments = ["push", str(rng.choice(made.stores).root), made.dsn, "--batch", str(rng.choice([20, 100, 500])), "-q"]
+    arguments += ["--on-invalid", on_invalid]
+    arguments += ["--inserts"] * inserts + ["--retry-rejected"] * retries + ["--distribute"] * distributes
+    # a fork has imported everything already, so that a kill rarely comes before a push has begun
+    pusher = multiprocessing.get_context("fork").Process(target=_push, args=(arguments, output))
+    pusher.start()
+    return pusher
 
 
-def write(store: edgeshard.Store, rng: random.Random, first: int, count: int) -> set[int]:
-    """Write rows in transactions of several sizes, and merge them; return the numbers of those that are rejected."""
-    rejected = set[int]()
-    n, last = first, first + count
-    with store.shard(f"agent-{rng.randrange(3)}") as shard:
-        while n < last:
-            size = min(last - n, rng.choice([1, 1, 2, 50, 400]))
-            with shard.transaction():
-                for k in range(n, n + size):
-                    shard.write(Sample(k) if k % 3 == 0 else {"n": k} | ({"text": "\0"} if is_bad(k) else {}))
-            if any(map(is_bad, range(n, n + size))):
-                rejected.update(range(n, n + size))
-            n += size
-            shard.write(Version(rng.randrange(50), n))
-    assert store.merge().complete
-    return rejected
+def _push(arguments: list[str], output: Path) -> NoReturn:
+    """Run ``edgeshard`` as this process."""
+    with output.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(cli.main(arguments))
 
 
-def check(store: edgeshard.Store, dsn: str, rejected: set[int]) -> int:
-    """Check that PostgreSQL has each other row of the master once, and its ranges; return the number of rows."""
-    rows = 0
-    for table, number in (("agent_data", "data ->> 'n'"), ("sample", "n"), ("version", "n")):
-        here = sql(
-            store.master_path,
-            f"select lower(hex(stream_id)), _seq, cast({number} as text) from {table} "
-            "join _edgeshard_streams on stream_no = _stream order by 1, 2",
-        )
-        there = fetch(dsn, f"select replace(_stream::text, '-', ''), _seq, ({number})::text from {table} order by 1, 2")
-        expected = [tuple(row) for row in here if table == "version" or int(row[2]) not in rejected]
-        assert expected == there, f"{table}: rows are missing, doubled or changed"
-        rows += len(there)
-    ((counted,),) = fetch(dsn, "select sum(last - first + 1)::bigint from edgeshard_ranges")
-    superseded = store.status().states.superseded
-    assert rows + superseded == counted, f"{rows} rows, {superseded} superseded ones, and ranges of {counted}"
-    listed = sum(item.rows for item in store.rejected().rejected)
-    assert len(rejected) == listed, f"{len(rejected)} rows are rejected, and {listed} are listed"
-    return rows
+def _await_moment(made: Devices, pushers: list[Process], rng: random.Random) -> bool:
+    """Wait for a moment to kill; return whether a push is in a transaction."""
+    with psycopg.connect(made.dsn, autocommit=True) as connection:
+        if rng.randrange(4) > 0:
+            while not connection.execute(_AT_WORK).fetchall() and any(each.is_alive() for each in pushers):
+                time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.4))
+        return bool(connection.execute(_AT_WORK).fetchall())
 
 
-def check_receipt(store: edgeshard.Store, dsn: str) -> None:
-    """Check that PostgreSQL has all rows in the master's receipt, even in the middle of a push."""
-    connection = database.open_master(store.master_path, writable=False)
-    noted = receipts.held_elsewhere(connection, [receipts.POSTGRESQL])
-    connection.close()
-    there: dict[bytes, list[Range]] = {}
-    for stream, first, last in fetch(dsn, "select stream, first, last from edgeshard_ranges") if noted else ():
-        there.setdefault(stream.bytes, []).append(Range(first, last))
-    for stream_id, ranges in noted.items():
-        assert not subtract(ranges, there.get(stream_id, [])), "a receipt of rows that are not there"
+def _kill(server: PgServer, made: Devices, life: Life, rng: random.Random, tally: Tally, *, is_server: bool) -> None:
+    """Let two pushers run, kill one of them or the server, and wait for their end."""
+    outputs = [made.stores[0].root.parent / f"pusher-{number}" for number in range(2)]
+    pushers = [_start(made, life, rng, tally, output) for output in outputs]
+    tally.in_transaction += _await_moment(made, pushers, rng)
+    alive = [pusher for pusher in pushers if pusher.is_alive()]
+    tally.mid_push += bool(alive)
+    if is_server:
+        server.kill()
+        server.start()
+        tally.servers_killed += 1
+    else:
+        (alive or pushers)[0].kill()
+        tally.pushers_killed += 1
+    for pusher, output in zip(pushers, outputs, strict=True):
+        pusher.join()
+        expected = {exits.DONE, exits.INCOMPLETE}
+        if is_server or made.has_dead_workers:
+            expected.add(exits.UNAVAILABLE)
+        if not is_server and pusher is (alive or pushers)[0]:
+            expected.add(-signal.SIGKILL)
+        assert pusher.exitcode in expected, f"exit code {pusher.exitcode}: {output.read_text()}"
 
 
-def play(server: PgServer, kills: int, seed: int, *, inserts: bool | None = None) -> Tally:
+def play(
+    server: PgServer,
+    kills: int,
+    seed: int,
+    *,
+    inserts: bool | None = None,
+    is_cluster: bool | None = None,
+    progress: Callable[[Tally], object] = lambda tally: None,
+) -> Tally:
     """Kill processes, and account for every row.
 
     Args:
@@ -126,34 +140,18 @@ def play(server: PgServer, kills: int, seed: int, *, inserts: bool | None = None
         kills: how often to kill.
         seed: seed of all random choices.
         inserts: whether to push only by INSERT; None: choose at random.
+        is_cluster: whether to push as if to a Citus cluster; None: in every second life of the database.
+        progress: called at the end of each life of the database.
     """
     rng, tally = random.Random(seed), Tally()
-    dsn = server.dsn(server.make_database())
-    with tempfile.TemporaryDirectory(prefix="edgeshard-push-kills-") as folder:
-        store = edgeshard.Store(folder)
-        written, rejected = 0, set[int]()
-        do(dsn, "create table sample(_stream uuid, _seq bigint, n bigint, primary key (_stream, _seq))")
-        do(dsn, f"alter table sample add check (n % {_REFUSED} <> 0)")
-        for kill in range(kills):
-            count = rng.randrange(500, 3_000)
-            rejected |= write(store, rng, written, count)
-            written += count
-            way = rng.choice([True, False]) if inserts is None else inserts
-            tally.by_insert += way
-            pushers = [start(store, dsn, rng.choice([100, 500]), inserts=way) for _ in range(2)]
-            time.sleep(rng.uniform(0.15, 0.7))
-            tally.mid_push += any(pusher.poll() is None for pusher in pushers)
-            if kill % 4 == 3:
-                server.kill()
-                server.start()
-                tally.servers_killed += 1
-            else:
-                pushers[0].kill()
-                tally.pushers_killed += 1
-            for pusher in pushers:
-                pusher.wait()
-            check_receipt(store, dsn)
-        store.push(dsn)
-        tally.rows, tally.rejected = check(store, dsn, rejected), len(rejected)
-        assert written - len(rejected) == tally.rows - len(fetch(dsn, "select 1 from version"))
+    for life in lives(kills, _LIFE, inserts, is_cluster):
+        with opened(server, life, rng) as made:
+            for kill in range(life.length):
+                made.write(rng.randrange(100, 600), _SIZES)
+                made.disturb()
+                _kill(server, made, life, rng, tally, is_server=kill % 4 == 3)
+                made.check_receipts()
+                push_accounts.check_whole(made)
+            tally.account += push_accounts.finish(made, inserts=rng.choice([True, False]))
+        progress(tally)
     return tally

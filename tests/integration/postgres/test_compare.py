@@ -181,6 +181,25 @@ def test_versions_that_the_master_superseded_since_the_push_are_no_differences(t
     assert store.verify_against(pg, deep=True).ok
 
 
+def test_a_version_that_another_master_superseded_for_another_reason_is_no_difference(tmp_path: Path, pg: str) -> None:
+    one, other = keyed_model.world(tmp_path, 2)
+    with one.shard("a") as shard:
+        shard.write(Setting("colour", "red"))
+        one.merge()
+        one.push(pg)
+        shard.delete(Setting, "colour")
+    with other.shard("b") as shard:
+        shard.write(Setting("colour", "blue"))
+    for store in (other, one):
+        store.merge()
+        store.push(pg)
+    reason = "SELECT value, _reason FROM setting_history"
+    assert ([("red", "deleted")], [("red", "replaced")]) == (one.query(reason), fetch(pg, reason))
+    assert one.verify_against(pg, deep=True).ok
+    do(pg, "UPDATE setting_history SET value = 'green'")
+    assert [(CHANGED, "setting_history", "a", 1, 1)] == found(one.verify_against(pg, deep=True))
+
+
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
