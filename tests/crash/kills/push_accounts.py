@@ -47,11 +47,19 @@ class Account:
         return Account(*(one + another for one, another in pairs))
 
 
-def check_whole(devices: Devices) -> None:
-    """Check that each transaction is in PostgreSQL's ranges whole or not at all, and only if it may be."""
+def check_between(devices: Devices) -> None:
+    """Check what must hold at any time.
+
+    Each transaction is in PostgreSQL's ranges whole or not at all, and only if it may be; a key has one change at most.
+    """
     held = devices.held()
     for transaction in devices.transactions:
         _is_inside(transaction, held)
+    there = devices.tables()
+    for table in ("version", "setting"):
+        changes = " union all ".join(f"select k from {each}" for each in {table, f"{table}_deleted"} & there)
+        if changes:
+            assert not fetch(devices.dsn, f"select k from ({changes}) changes group by k having count(*) > 1")
 
 
 def finish(devices: Devices, *, inserts: bool) -> Account:

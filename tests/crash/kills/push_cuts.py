@@ -44,8 +44,10 @@ class CutTally:
     account: Account = attrs.field(factory=Account)
 
 
-def _push(made: Devices, proxy: Proxy, life: Life, rng: random.Random, tally: CutTally) -> Callable[[], object]:
-    """Choose a push of a random device through the proxy, and return a function that makes it."""
+def _push(
+    made: Devices, device: int, proxy: Proxy, life: Life, rng: random.Random, tally: CutTally
+) -> Callable[[], object]:
+    """Choose a push of a device through the proxy, and return a function that makes it."""
     inserts = rng.choice([True, False]) if life.inserts is None else life.inserts
     distributes = made.is_cluster and rng.randrange(4) > 0
     on_invalid = rng.choice([*ON_INVALID, "reject"])
@@ -55,7 +57,7 @@ def _push(made: Devices, proxy: Proxy, life: Life, rng: random.Random, tally: Cu
     tally.by_copy += not inserts
     tally.distributing += distributes
     return partial(
-        rng.choice(made.stores).push,
+        made.stores[device].push,
         conninfo.make_conninfo(made.dsn, port=proxy.port),
         batch=rng.choice([5, 20, 1_000]),
         inserts=inserts,
@@ -129,13 +131,14 @@ def play(
 
 def _cut(made: Devices, proxy: Proxy, life: Life, rng: random.Random, tally: CutTally) -> None:
     """Push once or twice at the same time, while the proxy may cut."""
-    made.write(rng.randrange(5, 60), _SIZES)
+    chosen = made.choose()
+    made.write(chosen, rng.randrange(5, 60), _SIZES)
     made.disturb()
     proxy.cuts = rng.choice([1, 1, 2, 4])
     proxy.on_commit = rng.choice(["", "", "", "before", "after"])
     proxy.cut_after = None if proxy.on_commit else _choose_place(proxy, rng)
-    tally.unavailable += _run([_push(made, proxy, life, rng, tally) for _ in range(rng.choice([1, 2]))])
+    tally.unavailable += _run([_push(made, device, proxy, life, rng, tally) for device in chosen[: rng.choice([1, 2])]])
     proxy.cuts = 0
     made.settle()
     made.check_receipts()
-    push_accounts.check_whole(made)
+    push_accounts.check_between(made)

@@ -11,7 +11,7 @@ import contextlib
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,6 +151,7 @@ class Devices:
         if is_cluster:
             citus_double.install(dsn)
         do(dsn, "create table sample(_stream uuid, _seq bigint, n bigint, text text, primary key (_stream, _seq))")
+        self.write(range(_DEVICES), 10, (1,))
 
     def tables(self) -> set[str]:
         """Return the names of the tables of rows that the database has."""
@@ -159,10 +160,14 @@ class Devices:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def write(self, count: int, sizes: tuple[int, ...]) -> None:
-        """Have one or two devices, and all at first, write so many rows in transactions of these sizes, and merge them."""
-        writing = self._rng.choice([1, 2]) if self.transactions else _DEVICES
-        for number in self._rng.sample(range(_DEVICES), writing):
+    def choose(self) -> list[int]:
+        """Choose which devices push at the same time: mostly two, whose versions of keys then meet, or one twice."""
+        one, other = self._rng.sample(range(_DEVICES), 2)
+        return [one, one] if self._rng.randrange(4) == 0 else [one, other]
+
+    def write(self, numbers: Iterable[int], count: int, sizes: tuple[int, ...]) -> None:
+        """Have devices write so many rows each, in transactions of these sizes, and merge them."""
+        for number in sorted({*numbers}):
             store = self.stores[number]
             with store.shard(f"agent-{self._rng.randrange(2)}") as shard:
                 left = count

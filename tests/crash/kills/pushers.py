@@ -2,12 +2,12 @@
 
 Three devices write and merge between the kills; `push_devices` says what. Two of them, or two processes of one, push at
 the same time, by COPY or by INSERT, and as if to a Citus cluster in every second life of the database. Some try rejected
-rows again, replace or escape invalid characters, or distribute the tables. At a random moment, mostly in a transaction,
-one of them is killed, or, every fourth time, the server with all of its processes. Between two pushes a user dismisses
+rows again, replace or escape invalid characters, or distribute the tables. At a random moment, soon after one has begun a
+transaction, one of them is killed, or, every fourth time, the server with all of its processes. Between two pushes a user dismisses
 rejected rows, the server changes its mind about what it refuses, or workers of the cluster die.
 
-After each kill, no receipt names a row that PostgreSQL lacks, and each transaction is there whole or not at all. What
-must hold in the end is in `push_accounts`.
+After each kill, no receipt names a row that PostgreSQL lacks, each transaction is there whole or not at all, and no key
+is there twice. What must hold in the end is in `push_accounts`.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Tally:
     account: Account = attrs.field(factory=Account)
 
 
-def _start(made: Devices, life: Life, rng: random.Random, tally: Tally, output: Path) -> Process:
-    """Start a pusher of a random device."""
+def _start(made: Devices, device: int, life: Life, rng: random.Random, tally: Tally, output: Path) -> Process:
+    """Start a pusher of a device."""
     inserts = rng.choice([True, False]) if life.inserts is None else life.inserts
     on_invalid = rng.choice([*ON_INVALID, "reject"])
     retries, distributes = rng.randrange(4) == 0, made.is_cluster and rng.randrange(4) > 0
@@ -73,7 +73,7 @@ def _start(made: Devices, life: Life, rng: random.Random, tally: Tally, output: 
     tally.retrying += retries
     tally.distributing += distributes
     made.permit(on_invalid)
-    arguments = ["push", str(rng.choice(made.stores).root), made.dsn, "--batch", str(rng.choice([20, 100, 500])), "-q"]
+    arguments = ["push", str(made.stores[device].root), made.dsn, "--batch", str(rng.choice([20, 100, 5_000])), "-q"]
     arguments += ["--on-invalid", on_invalid]
     arguments += ["--inserts"] * inserts + ["--retry-rejected"] * retries + ["--distribute"] * distributes
     # a fork has imported everything already, so that a kill rarely comes before a push has begun
@@ -96,14 +96,17 @@ def _await_moment(made: Devices, pushers: list[Process], rng: random.Random) -> 
         if rng.randrange(4) > 0:
             while not connection.execute(_AT_WORK).fetchall() and any(each.is_alive() for each in pushers):
                 time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.4))
+        time.sleep(rng.uniform(0, rng.choice([0.0, 0.02, 0.1, 0.4])))
         return bool(connection.execute(_AT_WORK).fetchall())
 
 
 def _kill(server: PgServer, made: Devices, life: Life, rng: random.Random, tally: Tally, *, is_server: bool) -> None:
-    """Let two pushers run, kill one of them or the server, and wait for their end."""
+    """Have devices write, let two pushers run, kill one of them or the server, and wait for their end."""
+    chosen = made.choose()
+    made.write(chosen, rng.randrange(100, 600), _SIZES)
+    made.disturb()
     outputs = [made.stores[0].root.parent / f"pusher-{number}" for number in range(2)]
-    pushers = [_start(made, life, rng, tally, output) for output in outputs]
+    pushers = [_start(made, device, life, rng, tally, output) for device, output in zip(chosen, outputs, strict=True)]
     tally.in_transaction += _await_moment(made, pushers, rng)
     alive = [pusher for pusher in pushers if pusher.is_alive()]
     tally.mid_push += bool(alive)
@@ -147,11 +150,9 @@ def play(
     for life in lives(kills, _LIFE, inserts, is_cluster):
         with opened(server, life, rng) as made:
             for kill in range(life.length):
-                made.write(rng.randrange(100, 600), _SIZES)
-                made.disturb()
                 _kill(server, made, life, rng, tally, is_server=kill % 4 == 3)
                 made.check_receipts()
-                push_accounts.check_whole(made)
+                push_accounts.check_between(made)
             tally.account += push_accounts.finish(made, inserts=rng.choice([True, False]))
         progress(tally)
     return tally

@@ -133,10 +133,7 @@ def test_a_transaction_of_inserts_begins_with_a_copy_so_that_all_nodes_commit_to
 def test_a_chunk_that_is_sifted_by_insert_begins_with_a_copy(cluster: str, merged: edgeshard.Store) -> None:
     merged.push(cluster)
     citus_double.record_statements(cluster, "reading")
-    do(
-        cluster,
-        "CREATE TRIGGER hot BEFORE INSERT ON reading FOR EACH ROW EXECUTE FUNCTION citus_double.check_value()",
-    )
+    citus_double.add_check(cluster, "reading", "celsius <= 100")
     with merged.shard("e") as shard:
         for celsius in (1.0, 101.0, 2.0):
             shard.write(Reading("e", celsius, NOON))
