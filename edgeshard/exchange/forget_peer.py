@@ -66,8 +66,14 @@ def _tombstones_waiting(connection: Connection, peer: Peer, others: Sequence[Pee
     known = _ever_held(connection, peer)
     known_by_others = [_ever_held(connection, other) for other in others]
     waiting = 0
-    for name in catalog.load_keys(connection):
-        sql = f"SELECT _stream, _seq FROM {quote(keys.deleted_name(name))}"
+    tables = [
+        table
+        for name, key in catalog.load_keys(connection).items()
+        for table, is_of_tombstones in keys.changed_tables(name, key)
+        if is_of_tombstones
+    ]
+    for table in tables:
+        sql = f"SELECT _stream, _seq FROM {quote(table)}"
         for number, seq in connection.execute(sql):
             is_waiting = not _holds(known, number, seq) and all(_holds(each, number, seq) for each in known_by_others)
             waiting += is_waiting

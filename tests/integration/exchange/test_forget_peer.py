@@ -15,7 +15,7 @@ from edgeshard.errors import ConfigurationError, StorageBusyError
 from edgeshard.format.ranges import Range
 from edgeshard.master import database, receipts
 from tests.support import keyed_model
-from tests.support.keyed_model import Lww
+from tests.support.keyed_model import First, Lww
 from tests.support.processes import command
 from tests.support.pruning import said, stream_of
 from tests.support.stores import new_store
@@ -53,6 +53,15 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> edgeshard.Store:
     record(store, OTHER, Range(1, 3))
     wall.advance(11)
     return store
+
+
+def test_a_peer_of_a_store_whose_keyed_table_has_no_tombstones_is_forgotten(store: edgeshard.Store) -> None:
+    with store.shard("a") as shard:
+        shard.write(First("p", 1, 1))
+    store.merge()
+    record(store, OLD, Range(1, 1))
+    assert (1, 0) == ((report := store.forget_peer(OLD.hex())).rows, report.tombstones)
+    assert [] == peers(store)
 
 
 def test_tombstones_no_longer_wait_for_a_forgotten_peer(waiting: edgeshard.Store) -> None:
