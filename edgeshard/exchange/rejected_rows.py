@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -64,32 +65,37 @@ def dismiss(path: Path, why: str, table: str, *, dry_run: bool) -> RejectedRepor
 
 def summarise(listed: Iterable[Listed]) -> tuple[Rejected, ...]:
     """Return one item for each reason, in the order of the first address of each, in the memory of these."""
-    found: dict[object, Rejected] = {}
+    first: dict[object, Listed] = {}
+    rows: Counter[object] = Counter()
+    ranges: Counter[object] = Counter()
     for item in listed:
-        rows, reason = item.rejection, item.rejection.reason
-        key = (item.database_id, reason, item.dismissed_why, item.dismissed_at)
-        before = found.get(key)
-        if before is None:
-            found[key] = Rejected(
-                database=item.database_id.hex(),
-                kind=reason.kind,
-                table=reason.table,
-                column=reason.column,
-                constraint=reason.constraint,
-                reason=reason.message or f"PostgreSQL rejects it (SQLSTATE {reason.kind})",
-                rows=len(rows.seqs),
-                ranges=1,
-                agent=item.agent_id,
-                stream=item.stream_id.hex(),
-                first=rows.seqs.first,
-                last=rows.seqs.last,
-                seq=rows.seq,
-                dismissed_why=item.dismissed_why,
-                dismissed_at=item.dismissed_at or "",
-            )
-        else:
-            found[key] = attrs.evolve(before, rows=before.rows + len(rows.seqs), ranges=before.ranges + 1)
-    return tuple(sorted(found.values(), key=lambda item: (item.database, item.agent, item.stream, item.first)))
+        key = (item.database_id, item.rejection.reason, item.dismissed_why, item.dismissed_at)
+        first.setdefault(key, item)
+        rows[key] += len(item.rejection.seqs)
+        ranges[key] += 1
+    found = (_reason(item, rows[key], ranges[key]) for key, item in first.items())
+    return tuple(sorted(found, key=lambda item: (item.database, item.agent, item.stream, item.first)))
+
+
+def _reason(first: Listed, rows: int, ranges: int) -> Rejected:
+    rejection, reason = first.rejection, first.rejection.reason
+    return Rejected(
+        database=first.database_id.hex(),
+        kind=reason.kind,
+        table=reason.table,
+        column=reason.column,
+        constraint=reason.constraint,
+        reason=reason.message or f"PostgreSQL rejects it (SQLSTATE {reason.kind})",
+        rows=rows,
+        ranges=ranges,
+        agent=first.agent_id,
+        stream=first.stream_id.hex(),
+        first=rejection.seqs.first,
+        last=rejection.seqs.last,
+        seq=rejection.seq,
+        dismissed_why=first.dismissed_why,
+        dismissed_at=first.dismissed_at or "",
+    )
 
 
 def _range(item: Listed) -> RejectedRange:

@@ -11,13 +11,14 @@ words, those about the first row are kept.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.format.ranges import Range, subtract
+from edgeshard.format.ranges import Range, clip, subtract
 from edgeshard.master import streams
 from edgeshard.sqlite import Connection
 
@@ -29,6 +30,9 @@ VALUE: Final = "value"
 AGENT: Final = "agent"
 STREAM: Final = "stream"
 TABLE: Final = "table"
+
+#: The columns by which reasons are told apart.
+_REASON: Final = "database_id, kind, table_name, column_name, constraint_name"
 
 #: Ranges that one transaction changes, so that it keeps a merger waiting for milliseconds.
 STEP: Final = 2_000
@@ -156,21 +160,25 @@ def _record(connection: Connection, database_id: bytes, new: Rejection, number: 
 
 
 def _reason_number(connection: Connection, database_id: bytes, reason: Reason) -> int:
-    columns = "database_id, kind, table_name, column_name, constraint_name"
-    values = (database_id, reason.kind, reason.table, reason.column, reason.constraint)
-    found: int | None = sqlite.scalar(
-        connection,
-        f"SELECT rejection_no FROM main._edgeshard_rejections WHERE ({columns}) = (?, ?, ?, ?, ?) "
-        "AND dismissed_at IS NULL",
-        values,
-    )
+    found = _find_reason(connection, database_id, reason)
     if found is not None:
         return found
     connection.execute(
-        f"INSERT INTO main._edgeshard_rejections({columns}, message, dismissed_why) VALUES (?, ?, ?, ?, ?, ?, '')",
-        (*values, reason.message),
+        f"INSERT INTO main._edgeshard_rejections({_REASON}, message, dismissed_why) VALUES (?, ?, ?, ?, ?, ?, '')",
+        (database_id, reason.kind, reason.table, reason.column, reason.constraint, reason.message),
     )
     return int(sqlite.scalar(connection, "SELECT last_insert_rowid()"))
+
+
+def _find_reason(connection: Connection, database_id: bytes, reason: Reason) -> int | None:
+    """Return the number of a reason for which rows are rejected, and not dismissed, or None."""
+    found: int | None = sqlite.scalar(
+        connection,
+        f"SELECT rejection_no FROM main._edgeshard_rejections WHERE ({_REASON}) = (?, ?, ?, ?, ?) "
+        "AND dismissed_at IS NULL",
+        (database_id, reason.kind, reason.table, reason.column, reason.constraint),
+    )
+    return found
 
 
 def dismiss(connection: Connection, why: str, table: str = "") -> None:
@@ -187,30 +195,30 @@ def dismiss(connection: Connection, why: str, table: str = "") -> None:
 # -- forgetting -------------------------------------------------------------------------------------------------------
 
 
-def forget_reasons(connection: Connection, database_id: bytes, kinds: Collection[str] = (), table: str = "") -> None:
-    """Forget rows that are rejected and not dismissed: the next push tries them again.
+def forget_reasons(connection: Connection, database_id: bytes, reasons: Iterable[Reason]) -> None:
+    """Forget rows that are rejected for one of these reasons, and not dismissed: the next push tries them again.
 
     Args:
         connection: the master, open for writing, without a transaction.
         database_id: the database.
-        kinds: the kinds of reasons, or none for all.
-        table: only those that a row of this table caused; "" for all.
+        reasons: the reasons.
     """
-    listed = ", ".join(f"?{number}" for number in range(3, len(kinds) + 3))
+    found = (_find_reason(connection, database_id, reason) for reason in reasons)
+    numbers = json.dumps([number for number in found if number is not None])
     sql = (
-        "SELECT stream_no, first FROM main._edgeshard_rejected WHERE database_id = ?1 AND rejection_no IN "
-        "(SELECT rejection_no FROM main._edgeshard_rejections WHERE database_id = ?1 AND dismissed_at IS NULL "
-        f"AND (?2 = '' OR table_name = ?2){f' AND kind IN ({listed})' if kinds else ''}) LIMIT {STEP}"
+        "SELECT stream_no, first FROM main._edgeshard_rejected WHERE database_id = ?1 "
+        "AND (stream_no, first) > (?2, ?3) "
+        f"AND rejection_no IN (SELECT value FROM json_each(?4)) ORDER BY stream_no, first LIMIT {STEP}"
     )
-    found = None
-    while found is None or len(found) == STEP:
+    step = [(-1, -1)]
+    while step:
         with sqlite.immediate(connection):
-            found = sqlite.fetch(connection, sql, (database_id, table, *kinds))
+            step = sqlite.fetch(connection, sql, (database_id, *step[-1], numbers))
             connection.executemany(
                 "DELETE FROM main._edgeshard_rejected WHERE database_id = ? AND stream_no = ? AND first = ?",
-                [(database_id, *row) for row in found],
+                [(database_id, *row) for row in step],
             )
-            if len(found) < STEP:
+            if not step:
                 _forget_unused_reasons(connection)
 
 
@@ -245,14 +253,15 @@ def forget_ranges(connection: Connection, database_id: bytes, gone: Mapping[int,
     for stream_no, seqs in gone.items():
         for at in range(0, len(seqs), STEP):
             with sqlite.immediate(connection):
-                _forget(connection, stream_no, seqs[at : at + STEP], database_id)
+                _forget(connection, database_id, stream_no, seqs[at : at + STEP])
     with sqlite.immediate(connection):
         _forget_unused_reasons(connection)
 
 
 def erase(connection: Connection, stream_no: int, seqs: Sequence[Range]) -> None:
     """Forget rows that are erased, in the caller's transaction, with the words of the server about such rows."""
-    numbers = _forget(connection, stream_no, seqs)
+    databases = sqlite.fetch(connection, "SELECT DISTINCT database_id FROM main._edgeshard_rejections")
+    numbers = {number for (database_id,) in databases for number in _forget(connection, database_id, stream_no, seqs)}
     # the words may quote a value of an erased row
     connection.executemany(
         "UPDATE main._edgeshard_rejections SET message = '' WHERE rejection_no = ?", [(number,) for number in numbers]
@@ -261,33 +270,31 @@ def erase(connection: Connection, stream_no: int, seqs: Sequence[Range]) -> None
         _forget_unused_reasons(connection)
 
 
-def _forget(
-    connection: Connection, stream_no: int, gone: Sequence[Range], database_id: bytes | None = None
-) -> set[int]:
-    """Forget rows of a stream, in one database or all; return the numbers of the reasons that they had."""
+def _forget(connection: Connection, database_id: bytes, stream_no: int, gone: Sequence[Range]) -> set[int]:
+    """Forget rows of a stream, which are in order; return the numbers of the reasons that they had."""
     rows = sqlite.fetch(
         connection,
-        "SELECT database_id, first, last, seq, rejection_no FROM main._edgeshard_rejected "
-        "WHERE database_id IN (SELECT database_id FROM main._edgeshard_rejections) "
-        "AND ifnull(?1, database_id) = database_id "
-        "AND stream_no = ?2 AND first <= ?3 AND last >= ?4",
-        (database_id, stream_no, gone[-1].last, gone[0].first),
+        "SELECT first, last, seq, rejection_no FROM main._edgeshard_rejected WHERE database_id = ?1 AND stream_no = ?2 "
+        "AND last >= ?3 AND first BETWEEN ifnull((SELECT max(first) FROM main._edgeshard_rejected "
+        "WHERE database_id = ?1 AND stream_no = ?2 AND first <= ?3), ?3) AND ?4",
+        (database_id, stream_no, gone[0].first, gone[-1].last),
     )
     numbers = set()
-    for database, first, last, seq, number in rows:
-        left = subtract([Range(first, last)], gone)
-        if left == [Range(first, last)]:
+    for first, last, seq, number in rows:
+        holes = clip(gone, Range(first, last))
+        if not holes:
             continue
+        left = subtract([Range(first, last)], holes)
         numbers.add(number)
         connection.execute(
             "DELETE FROM main._edgeshard_rejected WHERE database_id = ? AND stream_no = ? AND first = ?",
-            (database, stream_no, first),
+            (database_id, stream_no, first),
         )
         connection.executemany(
             "INSERT INTO main._edgeshard_rejected(database_id, stream_no, first, last, seq, rejection_no) "
             "VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (database, stream_no, part.first, part.last, min(max(seq, part.first), part.last), number)
+                (database_id, stream_no, part.first, part.last, min(max(seq, part.first), part.last), number)
                 for part in left
             ],
         )
@@ -305,8 +312,8 @@ def forget_stream(connection: Connection, stream_no: int) -> None:
 
 def _forget_unused_reasons(connection: Connection) -> None:
     connection.execute(
-        "DELETE FROM main._edgeshard_rejections WHERE rejection_no NOT IN "
-        "(SELECT rejection_no FROM main._edgeshard_rejected)"
+        "DELETE FROM main._edgeshard_rejections AS reason WHERE NOT EXISTS (SELECT 1 FROM main._edgeshard_rejected r "
+        "WHERE r.database_id = reason.database_id AND r.rejection_no = reason.rejection_no)"
     )
 
 

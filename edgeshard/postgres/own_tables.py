@@ -7,7 +7,7 @@ another device was faster.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -99,6 +99,30 @@ def held(server: Server, stream_ids: Iterable[bytes]) -> dict[bytes, list[Range]
         for stream, first, last in rows:
             found[stream.bytes].append(Range(first, last))
     return {stream_id: union(ranges) for stream_id, ranges in found.items()}
+
+
+def held_around(server: Server, windows: Mapping[bytes, Range]) -> dict[bytes, list[Range]]:
+    """Return those ranges of each of these streams that overlap its window or are adjacent to it.
+
+    A stream may have a hundred thousand ranges, if every second row of it was rejected, and a chunk few rows of it.
+    """
+    found: dict[bytes, list[Range]] = {stream_id: [] for stream_id in windows}
+    wanted = sorted(windows)
+    for at in range(0, len(wanted), _STREAMS):
+        values: list[Any] = []
+        for stream_id in wanted[at : at + _STREAMS]:
+            window = windows[stream_id]
+            values += [uuid.UUID(bytes=stream_id), window.first - 1, window.last + 1]
+        places = ", ".join(f"(${k}::uuid, ${k + 1}::bigint, ${k + 2}::bigint)" for k in range(1, len(values), 3))
+        rows = server.execute(
+            f"SELECT r.stream, r.first, r.last FROM (VALUES {places}) AS w(stream, low, high) JOIN edgeshard_ranges r "
+            "ON r.stream = w.stream AND r.last >= w.low AND r.first <= w.high AND r.first >= coalesce("
+            "(SELECT max(b.first) FROM edgeshard_ranges b WHERE b.stream = w.stream AND b.first <= w.low), w.low)",
+            values,
+        )
+        for stream, first, last in rows:
+            found[stream.bytes].append(Range(first, last))
+    return {stream_id: sorted(ranges) for stream_id, ranges in found.items()}
 
 
 def all_held(server: Server) -> dict[bytes, list[Range]]:

@@ -114,6 +114,15 @@ def streams_in(pieces: Iterable[Piece]) -> list[Stream]:
     return [found[stream_id] for stream_id in sorted(found)]
 
 
+def windows(pieces: Iterable[Piece]) -> dict[bytes, Range]:
+    """Return the seqs from the first to the last of these pieces, by stream."""
+    found: dict[bytes, Range] = {}
+    for piece in pieces:
+        before = found.get(piece.stream.stream_id, piece.seqs)
+        found[piece.stream.stream_id] = Range(min(before.first, piece.seqs.first), max(before.last, piece.seqs.last))
+    return found
+
+
 def piece_with_id(pieces: Sequence[Piece], row_id: int) -> Piece:
     """Return the piece that contains the row with this id, of pieces in the order of their ids."""
     at = bisect.bisect_right(pieces, row_id, key=lambda piece: piece.block.first_id) - 1
@@ -128,7 +137,7 @@ def transaction_of(piece: Piece, row_id: int, transaction_at: Callable[[int], Ra
 
 
 def held_after(held: RangesByStream, chunk: Iterable[Piece]) -> dict[bytes, list[Range]]:
-    """Return what PostgreSQL will hold of the streams in `chunk` once it is committed.
+    """Return what PostgreSQL will hold of the streams in `chunk` once it is committed, at least around its rows.
 
     Raises:
         AssertionError: it holds some of it already. That is a bug of ours, which must be loud.

@@ -5,12 +5,14 @@ A push does this for each chunk, a dry run for all rows at once (and changes not
 
 from __future__ import annotations
 
+import bisect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 import attrs
 
 from edgeshard.errors import SchemaConflictError
+from edgeshard.format.ranges import Range
 from edgeshard.log_fields import fields
 from edgeshard.master.rejected import Rejection
 from edgeshard.postgres import plan, rejects, schema, schema_changes
@@ -110,4 +112,17 @@ def is_fit(name: str, tables: Sequence[Table], make_fit: MakeFit) -> bool:
 def filled_tables(master: MasterReader, pieces: Iterable[Piece], tables: Iterable[Table]) -> list[Table]:
     """Return those tables that have rows in these pieces."""
     id_ranges = plan.id_ranges(pieces)
-    return [table for table in tables if any(master.first_id(table, ids) for ids in id_ranges)]
+    return [table for table in tables if _has_rows(master, table, id_ranges)]
+
+
+def _has_rows(master: MasterReader, table: Table, id_ranges: Sequence[Range]) -> bool:
+    """Return whether a table has a row with one of these ids, without a query for each range that it has none in."""
+    at = 0
+    while at < len(id_ranges):
+        first = master.first_id(table, Range(id_ranges[at].first, id_ranges[-1].last))
+        if first is None:
+            return False
+        at = bisect.bisect_left(id_ranges, first, lo=at, key=lambda ids: ids.last)
+        if id_ranges[at].first <= first:
+            return True
+    return False

@@ -14,12 +14,13 @@ import attrs
 
 from edgeshard import units
 from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
+from edgeshard.format import ranges
 from edgeshard.log_fields import fields
 from edgeshard.master import rejected
 from edgeshard.master.rejected import Reason
 from edgeshard.master.streams import Stream
 from edgeshard.master.tombstone_gc import Collected
-from edgeshard.postgres import citus, own_tables, plan, prepare, reader, rejects, server_tables, tombstones
+from edgeshard.postgres import citus, names, own_tables, plan, prepare, reader, rejects, server_tables, tombstones
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.options import BATCH, BATCH_MAX, ON_INVALID, OnInvalid
 from edgeshard.postgres.plan import OutdatedPlanError, OutdatedSchemaError, Piece
@@ -327,7 +328,13 @@ class Pusher:
         """Return which rejected rows to try again, if rows of some tables were rejected because these did not fit."""
         fit = frozenset(name for name in unfit if prepare.is_fit(name, tables, make_fit))
         kinds = frozenset() if self.on_invalid == "reject" else _INVALID_CHARACTERS
-        return Retry(self._retry_rejected, kinds, fit)
+        fixed = frozenset(
+            (table.name, column)
+            for table in tables
+            for column, _ in table.columns
+            if names.column_name(column) in table.fixed
+        )
+        return Retry(self._retry_rejected, kinds, fixed, fit)
 
     def _push_chunk(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared) -> Sifted:
         """Push a chunk, or find what of it does not fit."""
@@ -367,7 +374,8 @@ class Pusher:
         """Take note of what became of a chunk."""
         self._failures = 0
         self._unreachable.succeed()
-        self._target.held.update(sifted.sent.held)
+        for stream_id, now in sifted.sent.held.items():
+            ranges.add(self._target.held.setdefault(stream_id, []), now)
         counts.add(sifted.sent)
         self._rejected.add(sifted.rejected)
         if sifted.too_small is not None:

@@ -18,7 +18,8 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import StorageError
 from edgeshard.exchange.rejected_rows import summarise
-from edgeshard.format.ranges import Range, clip, intersect, subtract, union
+from edgeshard.format import ranges
+from edgeshard.format.ranges import Range, clip, intersect, subtract
 from edgeshard.log_fields import fields
 from edgeshard.master import database, rejected
 from edgeshard.master.rejected import Listed, Reason, Rejection
@@ -45,18 +46,21 @@ class Retry:
 
     Attributes:
         everything: all of them.
-        kinds: those with a reason of one of these kinds.
+        kinds: those with a reason of one of these kinds, unless `fixed` names the column that caused it.
+        fixed: columns, each with its table, whose characters are never changed.
         tables: those that could not be pushed because one of these tables did not fit.
     """
 
     everything: bool = False
     kinds: frozenset[str] = frozenset()
+    fixed: frozenset[tuple[str, str]] = frozenset()
     tables: frozenset[str] = frozenset()
 
     def covers(self, reason: Reason) -> bool:
         """Return whether rows with this reason are tried again."""
         is_table = reason.kind == rejected.TABLE and reason.table in self.tables
-        return self.everything or reason.kind in self.kinds or is_table
+        is_kind = reason.kind in self.kinds and (reason.table, reason.column) not in self.fixed
+        return self.everything or is_kind or is_table
 
 
 class RejectedRecord:
@@ -125,16 +129,13 @@ class RejectedRecord:
                 found[stream.stream_id] = left
         self.ranges, self.dismissed = found, dismissed
         self.tables = frozenset() if retried.everything else tables - retried.tables
-        if any(gone.values()) or any(map(retried.covers, reasons)):
-            self._change(lambda connection: self._forget(connection, retried, gone))
+        covered = [reason for reason in reasons if retried.covers(reason)]
+        if covered or any(gone.values()):
+            self._change(lambda connection: self._forget(connection, covered, gone))
 
-    def _forget(self, connection: Connection, retried: Retry, gone: Mapping[int, Sequence[Range]]) -> None:
-        if retried.everything:
-            rejected.forget_reasons(connection, self._database_id)
-        elif retried.kinds:
-            rejected.forget_reasons(connection, self._database_id, retried.kinds)
-        for table in retried.tables:
-            rejected.forget_reasons(connection, self._database_id, [rejected.TABLE], table)
+    def _forget(self, connection: Connection, covered: Sequence[Reason], gone: Mapping[int, Sequence[Range]]) -> None:
+        if covered:
+            rejected.forget_reasons(connection, self._database_id, covered)
         rejected.forget_ranges(connection, self._database_id, gone)
 
     def add(self, rejections: Iterable[Rejection]) -> None:
@@ -146,7 +147,7 @@ class RejectedRecord:
             if item.reason.kind == rejected.TABLE:
                 self.tables |= {item.reason.table}
         for stream_id, seqs in added.items():
-            self.ranges[stream_id] = union([*self.ranges.get(stream_id, ()), *seqs])
+            ranges.add(self.ranges.setdefault(stream_id, []), seqs)
 
     def write_if_due(self) -> None:
         """Write what was added if that was not tried within the last seconds, or if it is much."""

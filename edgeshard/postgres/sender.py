@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard.format.ranges import Range
+from edgeshard.format.ranges import Range, around
 from edgeshard.master.streams import Stream
 from edgeshard.postgres import citus, conflicts, encoding, own_tables, plan, reader, server_tables, values
 from edgeshard.postgres.encoding import to_parameters
@@ -59,7 +59,7 @@ class Sent:
 
     Attributes:
         tables: how many rows of each table were sent.
-        held: what PostgreSQL now holds of the chunk's streams.
+        held: what PostgreSQL now holds of the chunk's streams, at least around its rows.
     """
 
     tables: Mapping[str, int]
@@ -108,7 +108,7 @@ class Sender:
     def transaction(
         self, chunk: Sequence[Piece], tables: Sequence[Table], held: RangesByStream
     ) -> Iterator[dict[bytes, list[Range]]]:
-        """Run the block in a transaction that brings rows of a chunk, and yield what PostgreSQL held of its streams.
+        """Run the block in a transaction that brings rows of a chunk, and yield what PostgreSQL held around them.
 
         See `send` for arguments and errors. The block sends rows, and writes their ranges.
         """
@@ -116,9 +116,10 @@ class Sender:
         with self.server.transaction():
             self.target.lock_tables()
             agents = own_tables.lock_streams(self.server, streams)
-            before = own_tables.held(self.server, agents)
-            if before != {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}:
-                raise OutdatedRangesError(before)
+            windows = plan.windows(chunk)
+            before = own_tables.held_around(self.server, windows)
+            if before != {stream_id: around(held.get(stream_id, ()), window) for stream_id, window in windows.items()}:
+                raise OutdatedRangesError(own_tables.held(self.server, agents))
             _check_agents(chunk, agents)
             if self.server.is_citus:
                 citus.begin(self.server, tables, inserts=self.inserts)
