@@ -47,7 +47,9 @@ def copy_files(fleet: Fleet, path: Path, *, with_log: bool) -> Image:
 def _held_without_log(fleet: Fleet, path: Path, original: Path) -> Held:
     """Return what a file holds without its WAL, read from another copy: SQLite would add files next to this one."""
     with tempfile.TemporaryDirectory(dir=fleet.folder) as folder:
-        held = contents.as_held(contents.read(Path(shutil.copy(path, folder))))
+        alone = Path(shutil.copy(path, folder))
+        held, rejections = contents.as_held(contents.read(alone)), contents.rejections(alone)
+    held.rejected, held.dismissed = rejections.rejected, rejections.dismissed
     held.state = {address: state for address, state in held.state.items() if address in fleet.written}
     held.last = {stream: last for stream, last in held.last.items() if stream in fleet.agents}
     held.is_tainted = fleet.held[original].is_tainted
@@ -273,6 +275,7 @@ def export_bundle(fleet: Fleet, path: Path, unwanted: set[Address], options: dic
     held.state = {
         address: state for address, state in held.state.items() if state != PRUNED and address not in unwanted
     }
+    held.rejected, held.dismissed = {}, set()
     listed = contents.read(bundle).streams.keys()
     for stream, last in list(held.last.items()):
         # a stream of which everything was pruned is not listed for a receiver that held it all

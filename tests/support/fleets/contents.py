@@ -185,6 +185,33 @@ def ranges(path: Path) -> set[Address]:
         return found | retired(connection)
 
 
+@attrs.define
+class Rejections:
+    """What PostgreSQL rejected, according to a master: the kind of the reason, and its table; and what is dismissed."""
+
+    rejected: dict[Address, tuple[str, str]] = attrs.Factory(dict)
+    dismissed: set[Address] = attrs.Factory(set)
+
+
+def rejections(path: Path) -> Rejections:
+    """Return which rows PostgreSQL rejected, according to a master; nothing of another database."""
+    found = Rejections()
+    with opened(path) as connection:
+        if not _has(connection, "_edgeshard_rejected"):
+            return found
+        sql = (
+            "SELECT lower(hex(stream_id)), first, last, kind, table_name, dismissed_at FROM _edgeshard_rejected "
+            "JOIN _edgeshard_streams USING (stream_no) JOIN _edgeshard_rejections USING (rejection_no)"
+        )
+        for stream, first, last, kind, table, dismissed_at in fetch(connection, sql):
+            rows = {(stream, seq) for seq in range(first, last + 1)}
+            if dismissed_at is None:
+                found.rejected |= dict.fromkeys(rows, (kind, table))
+            else:
+                found.dismissed |= rows
+    return found
+
+
 def own_notes(path: Path) -> set[Address]:
     """Return what other databases say that this master pruned, before an older copy of it was put back."""
     return _noted_rows(path, "is_own = 0 AND database_id = (SELECT database_id FROM _edgeshard_database)")

@@ -40,6 +40,7 @@ from tests.support.stores import new_store, shard_path
 
 if TYPE_CHECKING:
     from tests.support.fleets.importing import Source
+    from tests.support.fleets.upstream import Upstream
 
 STORES = ("boat", "van", "hub", "root")
 #: The stores that agents write to.
@@ -109,6 +110,7 @@ class Fleet:
         images: copies of database files.
         sources: the files of other programs that devices import, by path.
         documents: inventories of stores, in the order in which they were taken.
+        server: the PostgreSQL database that stores are pushed to, if there is one.
         pruned: the addresses that any master pruned.
         unproven: the copies of shards that the last merge of each store quarantined.
         removed: up to which seq each stream of a store's removed shards was merged: an older master lacks the rest.
@@ -135,6 +137,7 @@ class Fleet:
         self.images: list[Image] = []
         self.sources: dict[Path, Source] = {}
         self.documents: list[Inventory] = []
+        self.server: Upstream | None = None
         self.pruned: set[Address] = set()
         self.collected: set[Any] = set()
         self.refused: set[str] = set()
@@ -279,7 +282,7 @@ class Fleet:
 
         def check_commit(*_: int) -> None:
             if is_honest:
-                self._check_whole_transactions(contents.ranges(target))
+                self.check_whole_transactions(contents.ranges(target))
 
         def merge_store(store: edgeshard.Store) -> Any:
             # a merge that was refused or killed before may have removed own shards that are named here, too
@@ -529,13 +532,22 @@ class Fleet:
         _same("ever held", held.state.keys(), self._honest(found.held))
         _same("in tables", held.visible, self._honest(found.rows))
         _same("pruned", held.those(PRUNED), self._honest(found.pruned))
+        self._check_rejected(path, held)
         self._check_streams(found, held)
         self._check_schema(found, held)
         for address in held.visible:
             self._check_row(address, found.rows[address], held, found)
         if not held.is_tainted:
-            self._check_whole_transactions(found.held)
+            self.check_whole_transactions(found.held)
         return found
+
+    def _check_rejected(self, path: Path, held: Held) -> None:
+        """Check that only pushes, users and the rows' end change what is recorded as rejected."""
+        if self.server is None:
+            return
+        found, here = contents.rejections(path), held.state.keys() - held.those(PRUNED)
+        _same("rejected", held.rejected.keys() & here, found.rejected.keys() & here)
+        _same("dismissed", held.dismissed & here, found.dismissed & here)
 
     def _check_streams(self, found: Content, held: Held) -> None:
         superseded = Counter(stream for stream, _ in held.those(SUPERSEDED))
@@ -582,7 +594,7 @@ class Fleet:
                 assert value is None, f"row {address}, {table}.{column}: nothing was written, {value!r} is there"
         assert expected.keys() <= stored.values.keys()
 
-    def _check_whole_transactions(self, held: set[Address]) -> None:
+    def check_whole_transactions(self, held: set[Address]) -> None:
         """Check that each transaction was merged as a whole or not at all, unless some of its rows were pruned."""
         for (stream, first), (_, last) in self.transactions:
             whole = {(stream, seq) for seq in range(first, last + 1)}

@@ -180,6 +180,8 @@ class Held:
         is_tainted: whether a hostile database was merged into it, or into what was.
         forgotten: the streams that it has forgotten.
         noted: how many of the pruned rows it counts as superseded: all rows of their streams were.
+        rejected: the rows that PostgreSQL rejected, according to a master: the kind of the reason, and its table.
+        dismissed: those that a user dismissed.
     """
 
     state: dict[Address, str] = attrs.Factory(dict)
@@ -188,6 +190,8 @@ class Held:
     is_tainted: bool = False
     forgotten: set[str] = attrs.Factory(set)
     noted: int = 0
+    rejected: dict[Address, tuple[str, str]] = attrs.Factory(dict)
+    dismissed: set[Address] = attrs.Factory(set)
 
     def copy(self) -> Held:
         """Return a copy."""
@@ -197,6 +201,8 @@ class Held:
             last=dict(self.last),
             schema=self.schema.copy(),
             forgotten=set(self.forgotten),
+            rejected=dict(self.rejected),
+            dismissed=set(self.dismissed),
         )
 
     def merge(self, source: Held, blocked: Set[Address] = frozenset()) -> None:

@@ -24,18 +24,23 @@ from tests.support.fleets import (
     importing,
     merging,
     pruning,
+    pushing,
     steps,
+    upstream,
 )
 from tests.support.fleets.fleet import STORES, Fleet
 from tests.support.fleets.shapes import DECK_WITH_DISPUTES
 
 #: The modules whose steps are registered.
-FAMILIES = (agents, merging, carrying, pruning, conflicts, clocks, hostile, importing)
+FAMILIES = (agents, merging, carrying, pruning, conflicts, clocks, hostile, importing, pushing)
 
 LONGEST = 60
 
 #: How many trials go by until one ends in PostgreSQL.
 PUSH_EVERY = 20
+
+#: How many trials go by until one pushes to PostgreSQL again and again. The others play what they played before.
+PUSHES_EVERY = 3
 
 #: How many trials go by until one has imports. The others play what they played before there were any.
 IMPORTS_EVERY = 2
@@ -50,7 +55,7 @@ class Options:
         form: "honest" or "hostile".
         without: the names of steps to leave out.
         longest: the most steps of a fleet.
-        new_dsn: makes a fresh PostgreSQL database, or None if there is none.
+        dsn: a PostgreSQL server, in which each fleet that pushes gets a schema of its own; None if there is none.
     """
 
     seed: int = 0
@@ -90,15 +95,27 @@ def play_trial(options: Options, number: int, *, verbose: bool = False) -> Count
         AssertionError: a promise was broken; the steps were printed.
     """
     seed = f"{options.seed}-{number}-{options.form}"
-    without = {*options.without, *(importing.NAMES if number % IMPORTS_EVERY else ())}
+    has_server = options.dsn is not None and number % PUSHES_EVERY == 0 and "push" not in options.without
+    without = {
+        *options.without,
+        *(importing.NAMES if number % IMPORTS_EVERY else ()),
+        *(() if has_server else pushing.NAMES),
+    }
     chance, fleet = random.Random(seed), Fleet(options.form, without, seed)
+    schemas = contextlib.ExitStack()
     try:
+        if has_server and options.dsn is not None:
+            fleet.server = upstream.Upstream(schemas.enter_context(_schema(options.dsn)))
         if chance.choice((True, False)):
             fleet.deck = DECK_WITH_DISPUTES
         play_steps(fleet, chance.choice, chance.randrange(5, options.longest))
         fleet.say("settle")
         ending.settle(fleet)
-        if options.dsn is not None and number % PUSH_EVERY == 0 and "push" not in options.without:
+        if fleet.server is not None:
+            fleet.say("push all")
+            pushing.finish(fleet)
+            fleet.counts["fleets that push"] += 1
+        elif options.dsn is not None and number % PUSH_EVERY == 0 and "push" not in options.without:
             fleet.say("push")
             with _schema(options.dsn) as dsn:
                 ending.push(fleet, dsn, chance.choice(STORES))
@@ -108,6 +125,7 @@ def play_trial(options: Options, number: int, *, verbose: bool = False) -> Count
         print(f"fleet {number} failed: --form {options.form} --seed {options.seed} --only {number}", file=sys.stderr)
         raise
     finally:
+        schemas.close()
         fleet.remove()
     if verbose:
         print("\n".join(fleet.log))
