@@ -121,7 +121,7 @@ def revive_worker(dsn: str, table: str) -> None:
 
 
 def add_check(dsn: str, table: str, condition: str) -> None:
-    """Let rows fail that do not meet a condition, as if the constraint were a worker's; drop the trigger `checked` to end it."""
+    """Let rows fail that do not meet a condition, as if a worker refused them, until the trigger `checked` is dropped."""
     do(
         dsn,
         f"CREATE TRIGGER checked BEFORE INSERT ON {table} FOR EACH ROW "

@@ -2,9 +2,9 @@
 
 Three devices write and merge between the kills; `push_devices` says what. Two of them, or two processes of one, push at
 the same time, by COPY or by INSERT, and as if to a Citus cluster in every second life of the database. Some try rejected
-rows again, replace or escape invalid characters, or distribute the tables. At a random moment, soon after one has begun a
-transaction, one of them is killed, or, every fourth time, the server with all of its processes. Between two pushes a user dismisses
-rejected rows, the server changes its mind about what it refuses, or workers of the cluster die.
+rows again, replace or escape invalid characters, or distribute the tables. At a random moment, soon after one has begun
+a transaction, one of them is killed, or, every fourth time, the server with all of its processes. Between two pushes a
+user dismisses rejected rows, the server changes its mind about what it refuses, or workers of the cluster die.
 
 After each kill, no receipt names a row that PostgreSQL lacks, each transaction is there whole or not at all, and no key
 is there twice. What must hold in the end is in `push_accounts`.
