@@ -42,14 +42,15 @@ with store.shard("agent") as shard:
 """
 
 
-#: The same in the middle of a transaction, while another process has the shard open: the log stays, the locks go.
+#: The same in the middle of a transaction, while another process has the shard open: the log stays, the locks go. It is
+#: so long that the merge checkpoints it, and begins it again, so that the writer's commit goes where nobody looks.
 _STDLIB_IN_A_TRANSACTION = """
 import sqlite3, subprocess, sys
 import edgeshard
 store = edgeshard.Store(sys.argv[1])
 shard = store.shard("agent")
-shard.write({"n": 0, "much": "x" * 500})
-shard.write_many({"n": n, "much": "x" * 500} for n in range(1, 400))
+shard.write({"n": 0, "much": "x" * 3_000})
+shard.write_many({"n": n, "much": "x" * 3_000} for n in range(1, 400))
 reads = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('select 1 from agent_data').fetchall()"
 reads += "; print(flush=True); sys.stdin.read()"
 reader = subprocess.Popen(
@@ -58,7 +59,7 @@ reader = subprocess.Popen(
 reader.stdout.readline()
 with shard.transaction():
     for n in range(400, 450):
-        shard.write({"n": n, "much": "x" * 500})
+        shard.write({"n": n, "much": "x" * 3_000})
     other = sqlite3.connect(shard.path)
     other.execute("select 1 from agent_data").fetchall()
     other.close()
