@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ from edgeshard.postgres.rejected_record import RejectedRecord, Retry
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import InvalidRowError, OutdatedRangesError, Sender, Sent, StreamRejectedError
 from edgeshard.postgres.server import Server
-from edgeshard.postgres.sift import Sifted, TooSmall, sift
+from edgeshard.postgres.sift import RefusedCommitError, Sifted, TooSmall, reject_transaction, sift
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.postgres.target import Target
 from edgeshard.postgres.unreachable import UnreachableStreams
@@ -296,8 +296,11 @@ class Pusher:
         while missing and not self._should_stop():
             some = self._unreachable.take(missing)
             chunk, rest = plan.take_chunk(some, max_rows, master.transaction_at)
+            left: list[Piece] = []
             try:
-                sifted = self._push_chunk(sender, chunk, prepare.prepare_tables(master, chunk, tables, make_fit))
+                for sifted in self._push_chunk(sender, chunk, prepare.prepare_tables(master, chunk, tables, make_fit)):
+                    self._count(server, sifted, counts)
+                    left += sifted.left
             except OutdatedRangesError as error:
                 self._target.held.update(error.held)
                 missing = self._missing(streams)
@@ -308,8 +311,7 @@ class Pusher:
                 self._unreachable.add(chunk, error)
                 missing = self._missing(streams)
             else:
-                self._count(server, sifted, counts)
-                missing = [*sifted.left, *rest] if some is missing else self._missing(streams)
+                missing = [*left, *rest] if some is missing else self._missing(streams)
                 if self._progress is not None:
                     self._progress(counts.rows, total)
 
@@ -336,21 +338,43 @@ class Pusher:
         )
         return Retry(self._retry_rejected, kinds, fixed, fit)
 
-    def _push_chunk(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared) -> Sifted:
-        """Push a chunk, or find what of it does not fit."""
+    def _push_chunk(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared) -> Iterator[Sifted]:
+        """Push a chunk, or find what of it does not fit; yield what became of each part."""
         try:
             if not prepared.has_conflict:
-                return self._send(sender, chunk, prepared.tables)
+                yield from self._send(sender, chunk, prepared.tables)
+                return
             found = prepared.rejected
         except StreamRejectedError as error:
             reason = Reason(rejected.STREAM, column="agent_id", message=error.reason)
             found = rejects.reject_stream(chunk, error.stream, reason)
-        return Sifted(Sent({}, {}), found, plan.without(chunk, found))
+        yield Sifted(Sent({}, {}), found, plan.without(chunk, found))
 
-    def _send(self, sender: Sender, chunk: Sequence[Piece], tables: Sequence[Table]) -> Sifted:
-        """Send a chunk; if a row does not fit, send those that do.
+    def _send(self, sender: Sender, chunk: Sequence[Piece], tables: Sequence[Table]) -> Iterator[Sifted]:
+        """Send a chunk, in one transaction if possible, and yield what became of each part.
+
+        If the server refuses only the commit, halves are sent, each in a transaction, down to one of a writer.
+        """
+        try:
+            yield self._send_at_once(sender, chunk, tables)
+        except RefusedCommitError as refused:
+            transaction_at = sender.master.transaction_at
+            half, rest = plan.take_chunk(chunk, max(1, plan.count_seqs(chunk) // 2), transaction_at)
+            if not rest:  # all but the last transaction may be short
+                half, rest = plan.take_chunk(chunk, 1, transaction_at)
+            if rest:
+                yield from self._send(sender, half, tables)
+                yield from self._send(sender, rest, tables)
+            else:
+                yield Sifted(Sent({}, {}), [reject_transaction(sender, chunk, tables, refused.error)])
+
+    def _send_at_once(self, sender: Sender, chunk: Sequence[Piece], tables: Sequence[Table]) -> Sifted:
+        """Send a chunk in one transaction; if a row does not fit, send those that do.
 
         If the server does not say what is wrong, as Citus in a COPY, send it once more by INSERT.
+
+        Raises:
+            RefusedCommitError: the server refused only the commit.
         """
         refused: ServerError | None = None
         try:
@@ -359,7 +383,7 @@ class Pusher:
             pass
         except ServerError as error:
             if error.is_unclear and not sender.inserts:
-                return self._send(attrs.evolve(sender, inserts=True), chunk, tables)
+                return self._send_at_once(attrs.evolve(sender, inserts=True), chunk, tables)
             if not error.is_row_rejected:
                 raise
             refused = error
@@ -368,7 +392,7 @@ class Pusher:
         except ServerError as error:
             if not error.is_unclear or sender.inserts:
                 raise
-            return self._send(attrs.evolve(sender, inserts=True), chunk, tables)
+            return self._send_at_once(attrs.evolve(sender, inserts=True), chunk, tables)
 
     def _count(self, server: Server, sifted: Sifted, counts: _Counts) -> None:
         """Take note of what became of a chunk."""

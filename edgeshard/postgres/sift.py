@@ -22,6 +22,20 @@ from edgeshard.postgres.sender import InvalidRowError, Sender, Sent
 from edgeshard.postgres.sqlstate import ServerError
 
 
+class RefusedCommitError(Exception):
+    """The server refused to commit rows of which it had accepted each.
+
+    Citus checks constraints that a user deferred only then, and so may others.
+
+    Attributes:
+        error: what it said.
+    """
+
+    def __init__(self, error: ServerError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 @attrs.frozen
 class TooSmall:
     """Indexes that a push created, and that a row does not fit into.
@@ -65,6 +79,7 @@ def sift(
         refused: what the server answered to the chunk; None if a row cannot be encoded.
 
     Raises:
+        RefusedCommitError: the server refused the commit. Nothing was pushed.
         ServerError: the server failed, or has a row that its ranges do not name.
         OutdatedPlanError, OutdatedRangesError, OutdatedSchemaError, StreamRejectedError: see `Sender.send`.
     """
@@ -78,27 +93,52 @@ def sift(
     if refused is not None and not found:
         size = (size + 1) // 2  # all of them were refused just now
     parts, accepted, counts = _Parts(sender, tables), list[Piece](), Counter[str]()
-    too_small = None
-    with sender.transaction(left, tables, held) as before:
-        while left:
-            part, rest = plan.take_chunk(left, size, sender.master.transaction_at)
-            error = parts.send(part, counts)
-            if error is None:
-                accepted += part
-                left, size = rest, size * 2
-            elif plan.take_chunk(part, 1, sender.master.transaction_at)[1]:
-                # a part may have more rows than asked for, because it ends with a whole transaction
-                size = min(size, plan.count_seqs(part)) // 2
-            else:
-                reason = parts.explain(part, error)
-                if isinstance(reason, TooSmall):
-                    too_small = reason
-                    break
-                found.append(reason)
-                left, size = rest, 1
-        now = plan.held_after(before, accepted)
-        own_tables.write_ranges(sender.server, before, now)
+    too_small, is_complete = None, False
+    try:
+        with sender.transaction(left, tables, held) as before:
+            while left:
+                part, rest = plan.take_chunk(left, size, sender.master.transaction_at)
+                error = parts.send(part, counts)
+                if error is None:
+                    accepted += part
+                    left, size = rest, size * 2
+                elif plan.take_chunk(part, 1, sender.master.transaction_at)[1]:
+                    # a part may have more rows than asked for, because it ends with a whole transaction
+                    size = min(size, plan.count_seqs(part)) // 2
+                else:
+                    reason = parts.explain(part, error)
+                    if isinstance(reason, TooSmall):
+                        too_small = reason
+                        break
+                    found.append(reason)
+                    left, size = rest, 1
+            now = plan.held_after(before, accepted)
+            own_tables.write_ranges(sender.server, before, now)
+            is_complete = True
+    except ServerError as refusal:
+        if is_complete and refusal.is_row_rejected and not refusal.is_duplicate:
+            raise RefusedCommitError(refusal) from refusal
+        raise
     return Sifted(Sent(counts, now), found, left, too_small)
+
+
+def reject_transaction(
+    sender: Sender, transaction: Sequence[Piece], tables: Iterable[Table], error: ServerError
+) -> Rejection:
+    """Return the rejection of a writer's transaction that the server refused to commit; it does not say for which row.
+
+    Args:
+        sender: would send it.
+        transaction: its rows.
+        tables: the tables that may have some of them.
+        error: what the server said.
+    """
+    piece = transaction[0]
+    filled = prepare.filled_tables(sender.master, transaction, tables)
+    seqs, seq = plan.transaction_of(piece, piece.block.first_id, sender.master.transaction_at)
+    message = f"PostgreSQL does not commit it: {error.message}"
+    reason = Reason(error.state or "", filled[0].name if len(filled) == 1 else "", "", error.constraint, message)
+    return Rejection(piece.stream.stream_no, seqs, seq, reason)
 
 
 def _check_tables(sender: Sender, tables: Iterable[Table], refused: ServerError) -> None:
