@@ -317,23 +317,8 @@ def test_the_guide_to_the_format_lists_every_table_and_where_it_is() -> None:
         assert used <= {*names, *optional}, role
 
 
-def test_the_figures_of_the_readme_are_those_of_the_plot_and_of_the_measurements() -> None:
-    if release_figures.BASE.exists():
-        pytest.skip("the figures are those of the release, which the next test compares")
-    figures = re.findall(
-        r"^\| [^|]*(?:edgeshard|SQLite|PostgreSQL)[^|]* \| ([\d,]+) \|", README.read_text(), re.MULTILINE
-    )
-    assert len(figures) == 5
-    plot = (PROJECT / "edgeshard" / "docs" / "throughput.svg").read_text()
-    assert [figure for figure in figures if f">{figure}<" not in plot] == []
-    measured = (PROJECT / "edgeshard" / "bench" / "README.md").read_text()
-    assert [figure for figure in figures if f" {figure} (" not in measured] == []
-
-
 @pytest.mark.parametrize("path", [release_figures.README, release_figures.BENCH_README, release_figures.PLOT])
 def test_the_figures_that_users_read_are_those_that_were_measured_for_the_release(path: Path) -> None:
-    if not release_figures.BASE.exists():
-        pytest.skip(f"{release_figures.BASE.name} has not been measured yet; see tests/benchmarks/release_figures.py")
     assert release_figures.expected()[path] == path.read_text()
 
 
