@@ -177,6 +177,19 @@ def find(connection: Connection, stream_id: bytes) -> tuple[int, str] | None:
     return (int(rows[0][0]), rows[0][1]) if rows else None
 
 
+def find_with_origin(connection: Connection, stream_id: bytes) -> tuple[int, str, str] | None:
+    """Return the number and the agent of a stream, and when it began, or None if the database does not know it.
+
+    The agent and the time are "" if nothing but a note of a removed shard, or a receipt, says that it has rows.
+    """
+    rows = sqlite.fetch(
+        connection,
+        "SELECT stream_no, agent_id, began_at FROM main._edgeshard_streams WHERE stream_id = ?",
+        (stream_id,),
+    )
+    return (int(rows[0][0]), rows[0][1], rows[0][2]) if rows else None
+
+
 def also_retired(connection: Connection) -> Iterator[bytes]:
     """Find streams that are listed, and retired as well."""
     for stream_id, _ in retired.in_order_of_id(connection):
@@ -206,6 +219,11 @@ def remove(connection: Connection, stream_no: int) -> None:
 def set_agent(connection: Connection, stream_no: int, agent_id: str) -> None:
     """Record who wrote a stream of which that was not known."""
     connection.execute("UPDATE main._edgeshard_streams SET agent_id = ? WHERE stream_no = ?", (agent_id, stream_no))
+
+
+def set_began_at(connection: Connection, stream_no: int, began_at: str) -> None:
+    """Record when a stream began, which was not known before."""
+    connection.execute("UPDATE main._edgeshard_streams SET began_at = ? WHERE stream_no = ?", (began_at, stream_no))
 
 
 def add(connection: Connection, stream_id: bytes, agent_id: str, began_at: str) -> int:

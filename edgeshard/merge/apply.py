@@ -270,10 +270,12 @@ def _copy_stream(
 
 def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
     """Return the target's number for the stream, which is added if it is new."""
-    known = streams.find(target.connection, stream.stream_id)
+    known = streams.find_with_origin(target.connection, stream.stream_id)
     if known is None:
         return streams.add(target.connection, stream.stream_id, stream.agent_id, stream.began_at)
-    stream_no, agent_id = known
+    stream_no, agent_id, began_at = known
+    if stream.began_at and not began_at:
+        streams.set_began_at(target.connection, stream_no, stream.began_at)
     if not agent_id:
         streams.set_agent(target.connection, stream_no, stream.agent_id)
     elif stream.agent_id and agent_id != stream.agent_id:

@@ -249,6 +249,7 @@ class Fleet:
         written: the acknowledged rows, by address.
         held: what each database must hold.
         images: copies of database files.
+        removed: for each store, the last seq of each stream of its shards that merges removed.
         documents: inventories of stores, in the order in which they were taken.
         is_lossy: whether rows were thrown away that may have been the only copy.
     """
@@ -262,6 +263,7 @@ class Fleet:
         self.transactions: set[tuple[Address, Address]] = set()
         self.seen: dict[Address | str, Any] = {}
         self.held: dict[Path, Held] = {}
+        self.removed: dict[str, dict[str, int]] = {}
         self.images: list[Image] = []
         self.is_lossy = False
         self.merges = 0
@@ -475,6 +477,9 @@ class Fleet:
         for path in (*own, *sources):
             if path != target:
                 expected.add(self.held[path])
+        # an older master that was put back learns from a note next to it what removed shards had
+        for stream, last in self.removed.get(name, {}).items():
+            expected.last[stream] = max(last, expected.last.get(stream, 0))
 
         def check_commit(*_: int) -> None:
             self.check_transactions(target)
@@ -487,19 +492,20 @@ class Fleet:
         self.merges += 1
         self.merges_with_gaps += bool(report.gaps)
         self.held[target] = expected
-        self._drained(own)
+        self._drained(own, self.removed.setdefault(name, {}))
         assert () == report.quarantined
         assert report.gaps == self.gaps(expected)
         assert report.rows == expected.count() - before.count()
         self.check(target)
 
-    def _drained(self, own: Sequence[Path]) -> None:
-        """Check that the store's own shards are truncated or removed."""
+    def _drained(self, own: Sequence[Path], removed: dict[str, int]) -> None:
+        """Check that the store's own shards are truncated or removed; note what removed ones had."""
         for path in own:
             if path.exists():
                 self.held[path].rows = {stream: set() for stream in self.held[path].rows}
             else:
-                del self.held[path]
+                for stream, last in self.held.pop(path).last.items():
+                    removed[stream] = max(last, removed.get(stream, 0))
 
     def settle(self) -> None:
         """Merge everything into every store, and check that all rows are there once."""
@@ -553,8 +559,9 @@ class Fleet:
         for address, row in found.rows.items():
             assert row == self.seen.setdefault(address, row), f"row {address} differs between two databases"
             self.check_row(address, row)
-        for stream, noted in found.streams.items():
-            assert noted[1] == self.seen.setdefault(stream, noted[1])
+        for stream, (_, began_at, _) in found.streams.items():
+            if began_at:  # a note of a removed shard does not say when
+                assert began_at == self.seen.setdefault(stream, began_at)
 
     def check_row(self, address: Address, row: Row) -> None:
         """Check that a row is the one that was written."""

@@ -218,3 +218,21 @@ def test_a_merger_killed_around_the_note_loses_nothing(store: edgeshard.Store, t
     # the shard still has the rows, so they are pending, and not lost
     assert (2, [1, 2, 3]) == (store.merge().rows, numbers(store))
     assert store.verify().ok
+
+
+def test_when_a_stream_began_is_known_again_once_a_database_that_has_it_is_merged(
+    store: edgeshard.Store, tmp_path: Path
+) -> None:
+    began = "select began_at from _edgeshard_streams"
+    store.init()
+    store.snapshot(tmp_path / "older.db")
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    assert 1 == store.merge().removed
+    store.snapshot(tmp_path / "newer.db")
+    before = sql(store.master_path, began)
+    store.restore(tmp_path / "older.db")
+    store.merge()
+    assert [[""]] == sql(store.master_path, began)  # the note of the removed shard does not say
+    store.merge([tmp_path / "newer.db"])
+    assert before == sql(store.master_path, began)
