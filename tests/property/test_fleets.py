@@ -15,7 +15,7 @@ from tests.support.forms import others_slow, short_and_full
 
 
 @pytest.mark.parametrize("form", steps.FORMS)
-@pytest.mark.parametrize(("fleets", "longest"), short_and_full((2, 30), (40, trials.LONGEST)))
+@pytest.mark.parametrize(("fleets", "longest"), short_and_full((2, 30), (28, trials.LONGEST)))
 def test_random_fleets_keep_every_promise(form: str, fleets: int, longest: int) -> None:
     options = Options(seed=1, form=form, longest=longest)
     for number in range(fleets):

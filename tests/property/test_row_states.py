@@ -21,7 +21,7 @@ from tests.support.row_history import FORGED, STEPS, History
 from tests.support.wall_clock import Wall
 
 
-@pytest.mark.parametrize("examples", short_and_full(3, 150))
+@pytest.mark.parametrize("examples", short_and_full(3, 100))
 def test_each_row_is_in_one_state_and_none_is_deleted_that_the_master_never_had(examples: int, wall: Wall) -> None:
     check_law(wall, settings(max_examples=examples))
 

@@ -351,7 +351,7 @@ def test_small_rows_are_written_until_the_store_is_full_and_then_merged(
     check_that_two_merges_make_space(store, written)
 
 
-@pytest.mark.parametrize(("first", "count"), short_and_full((0, 1), (1, 60)))
+@pytest.mark.parametrize(("first", "count"), short_and_full((0, 1), (1, 40)))
 def test_random_histories_stay_within_the_budget_and_go_on(first: int, count: int) -> None:
     for number in range(first, first + count):
         trial = budget_histories.play(20, number)

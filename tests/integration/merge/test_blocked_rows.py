@@ -346,7 +346,7 @@ def random_transaction(rng: random.Random, next_n: int, model: Model) -> Any:
     return rows if len(rows) > 1 else rows[0]
 
 
-@pytest.mark.parametrize("trials", short_and_full(3, 200))
+@pytest.mark.parametrize("trials", short_and_full(3, 100))
 @pytest.mark.parametrize("chunk_bytes", [1, 1 << 20])
 def test_random_transactions_are_merged_or_blocked_as_the_model_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, chunk_bytes: int
