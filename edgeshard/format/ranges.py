@@ -91,18 +91,20 @@ def clip(ranges: Sequence[Range], to: Range) -> list[Range]:
 
 def around(ranges: Sequence[Range], to: Range) -> list[Range]:
     """Return those of sorted, disjoint ranges that overlap `to` or are adjacent to it, by binary search."""
-    first = bisect.bisect_left(ranges, to.first - 1, key=lambda item: item.last)
-    end = bisect.bisect_right(ranges, to.last + 1, lo=first, key=lambda item: item.first)
-    return list(ranges[first:end])
+    return list(ranges[_places_around(ranges, to)])
 
 
 def add(ranges: list[Range], added: Iterable[Range]) -> None:
     """Add seqs to sorted, disjoint, non-adjacent ranges in place. It looks only at those around what is added."""
     new = union(added)
     if new:
-        first = bisect.bisect_left(ranges, new[0].first - 1, key=lambda item: item.last)
-        end = bisect.bisect_right(ranges, new[-1].last + 1, lo=first, key=lambda item: item.first)
-        ranges[first:end] = union([*ranges[first:end], *new])
+        places = _places_around(ranges, Range(new[0].first, new[-1].last))
+        ranges[places] = union([*ranges[places], *new])
+
+
+def _places_around(ranges: Sequence[Range], to: Range) -> slice:
+    first = bisect.bisect_left(ranges, to.first - 1, key=lambda item: item.last)
+    return slice(first, bisect.bisect_right(ranges, to.last + 1, lo=first, key=lambda item: item.first))
 
 
 def size(ranges: Iterable[Range]) -> int:

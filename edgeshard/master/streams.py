@@ -171,10 +171,8 @@ def miscounted(connection: Connection) -> Iterator[tuple[int, int, int]]:
 
 def find(connection: Connection, stream_id: bytes) -> tuple[int, str] | None:
     """Return the number and the agent of a stream, or None if the database does not know it."""
-    rows = sqlite.fetch(
-        connection, "SELECT stream_no, agent_id FROM main._edgeshard_streams WHERE stream_id = ?", (stream_id,)
-    )
-    return (int(rows[0][0]), rows[0][1]) if rows else None
+    found = find_with_origin(connection, stream_id)
+    return None if found is None else found[:2]
 
 
 def find_with_origin(connection: Connection, stream_id: bytes) -> tuple[int, str, str] | None:

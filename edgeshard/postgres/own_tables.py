@@ -122,7 +122,7 @@ def held_around(server: Server, windows: Mapping[bytes, Range]) -> dict[bytes, l
         )
         for stream, first, last in rows:
             found[stream.bytes].append(Range(first, last))
-    return {stream_id: sorted(ranges) for stream_id, ranges in found.items()}
+    return {stream_id: union(ranges) for stream_id, ranges in found.items()}
 
 
 def all_held(server: Server) -> dict[bytes, list[Range]]:

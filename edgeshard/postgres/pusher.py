@@ -353,14 +353,15 @@ class Pusher:
     def _send(self, sender: Sender, chunk: Sequence[Piece], tables: Sequence[Table]) -> Iterator[Sifted]:
         """Send a chunk, in one transaction if possible, and yield what became of each part.
 
-        If the server refuses only the commit, halves are sent, each in a transaction, down to one of a writer.
+        If the server refuses only the commit, each half is sent in its own transaction, and so on. A single transaction
+        of a writer is then rejected.
         """
         try:
             yield self._send_at_once(sender, chunk, tables)
         except RefusedCommitError as refused:
             transaction_at = sender.master.transaction_at
             half, rest = plan.take_chunk(chunk, max(1, plan.count_seqs(chunk) // 2), transaction_at)
-            if not rest:  # all but the last transaction may be short
+            if not rest:  # a long transaction of a writer, which is not divided, extends to the end
                 half, rest = plan.take_chunk(chunk, 1, transaction_at)
             if rest:
                 yield from self._send(sender, half, tables)

@@ -25,17 +25,12 @@ from tests.support.processes import command, sql
 
 pytest.importorskip("psycopg")
 
+from tests.support.items import NUL, Item, items, write
 from tests.support.postgres_server import cluster_nodes, do, fetch, needs_free_constraints, needs_triggers
 
 WAYS = pytest.mark.parametrize("inserts", [False, True], ids=["copy", "insert"])
 
-NUL, HALF = "a\0b", "cut off \ud83d"
-
-
-@attrs.frozen
-class Item:
-    n: int
-    text: str = ""
+HALF = "cut off \ud83d"
 
 
 @edgeshard.table(key="name")
@@ -43,18 +38,6 @@ class Item:
 class Device:
     name: str
     state: str = ""
-
-
-def write(store: edgeshard.Store, agent: str, *records: Any) -> None:
-    """Write records, each in a transaction of its own, and merge."""
-    with store.shard(agent) as shard:
-        for record in records:
-            shard.write(record)
-    assert store.merge().complete
-
-
-def items(dsn: str, table: str = "item") -> list[int]:
-    return [n for (n,) in fetch(dsn, f"select n from {table} order by 1")]
 
 
 def kinds(store: edgeshard.Store) -> dict[str, int]:

@@ -24,29 +24,10 @@ from tests.support.wall_clock import Wall
 
 pytest.importorskip("psycopg")
 
+from tests.support.items import NUL, Item, items, write
 from tests.support.postgres_server import PgServer, do, fetch
 
-NUL = "a\0b"
-
 MODES = ("reject", "replace", "escape")
-
-
-@attrs.frozen
-class Item:
-    n: int
-    text: str = ""
-
-
-def write(store: edgeshard.Store, agent: str, *records: Any) -> None:
-    """Write records, each in a transaction of its own, and merge."""
-    with store.shard(agent) as shard:
-        for record in records:
-            shard.write(record)
-    assert store.merge().complete
-
-
-def items(dsn: str) -> list[int]:
-    return [n for (n,) in fetch(dsn, "select n from item order by 1")]
 
 
 def kept(store: edgeshard.Store) -> list[int]:

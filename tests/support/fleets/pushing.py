@@ -133,6 +133,10 @@ def _masters(fleet: Fleet) -> list[Path]:
     return [path for path in fleet.masters() if fleet.held[path].state]
 
 
+def _with_rejected_rows(fleet: Fleet) -> list[Path]:
+    return [path for path in fleet.masters() if fleet.held[path].rejected]
+
+
 @step(8)
 def push_store(fleet: Fleet, pick: Pick) -> Any:
     """Push a store; what does not fit is rejected, replaced or escaped."""
@@ -169,7 +173,7 @@ def kill_push(fleet: Fleet, pick: Pick) -> Any:
 @step(5)
 def retry_rejected(fleet: Fleet, pick: Pick) -> Any:
     """Push a store that has rejected rows, and try these again."""
-    paths = [path for path in fleet.masters() if fleet.held[path].rejected]
+    paths = _with_rejected_rows(fleet)
     if not paths:
         return False
     push_path(fleet, pick(paths), Push(pick(("reject", "replace", "escape")), retry=True), **_options(pick))
@@ -179,7 +183,7 @@ def retry_rejected(fleet: Fleet, pick: Pick) -> Any:
 @step(4)
 def dismiss_rejected(fleet: Fleet, pick: Pick) -> Any:
     """Dismiss the rejected rows of a store, or those of one table."""
-    paths = [path for path in fleet.masters() if fleet.held[path].rejected]
+    paths = _with_rejected_rows(fleet)
     if not paths:
         return False
     path = pick(paths)
