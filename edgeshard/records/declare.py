@@ -185,20 +185,20 @@ def table_of(cls: type) -> Table:
             what can.
     """
     attributes = getattr(cls, "__dict__", {})
+    if (keyed := attributes.get(_DELETION_OF)) is not None:
+        return _tombstone_table(table_of(keyed), forms.form_of(cls))
     options: _Options = attributes.get(_OPTIONS, _NO_OPTIONS)
     declaration = forms.declaration(cls)
     read: _Read | None = attributes.get(_READ)
     if read is not None and read.options is options and forms.is_same_declaration(read.declaration, declaration):
         return read.table
-    table = _read_table(cls, options, attributes.get(_DELETION_OF))
+    table = _read_table(cls, options)
     with contextlib.suppress(TypeError, AttributeError):  # a metaclass may refuse it; then each opening reads the class
         setattr(cls, _READ, _Read(table, options, declaration))
     return table
 
 
-def _read_table(cls: type, options: _Options, keyed: type | None) -> Table:
-    if keyed is not None:
-        return _tombstone_table(table_of(keyed), forms.form_of(cls))
+def _read_table(cls: type, options: _Options) -> Table:
     form = forms.form_of(cls, options.hints)
     name = options.name or names.snake_case(cls.__name__)
     _check_table_name(name, f"table {name!r}")
