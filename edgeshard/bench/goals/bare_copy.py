@@ -55,7 +55,7 @@ def make_files(folder: Path, count: int, rows: int, payload_bytes: int, page_byt
     return Files(paths, rows)
 
 
-def copy_seconds(folder: Path, files: Files, transaction_rows: int | None = None) -> float:
+def copy_seconds(folder: Path, files: Files, transaction_rows: int | None = None, cache_kib: int = _CACHE_KIB) -> float:
     """Time the copy of all files into a new database in a folder, from opening it to closing it.
 
     The database already has the table. The copy is INSERT ... SELECT. When a transaction has been committed it is on
@@ -65,10 +65,11 @@ def copy_seconds(folder: Path, files: Files, transaction_rows: int | None = None
         folder: where to put the database.
         files: the files.
         transaction_rows: how many rows a transaction copies at most; None copies all in one.
+        cache_kib: SQLite's cache of the database, in KiB.
     """
     with scratch(folder) as root:
         create_target(root / "target.db")
-        return seconds(lambda: copy(root / "target.db", files, transaction_rows or files.total_rows))
+        return seconds(lambda: copy(root / "target.db", files, transaction_rows or files.total_rows, cache_kib))
 
 
 def create_target(path: Path) -> None:
@@ -76,12 +77,12 @@ def create_target(path: Path) -> None:
     _open(path, _TARGET_PAGE_BYTES).close()
 
 
-def copy(target: Path, files: Files, transaction_rows: int) -> None:
-    """Copy all rows of the files."""
+def copy(target: Path, files: Files, transaction_rows: int, cache_kib: int = _CACHE_KIB) -> None:
+    """Copy all rows of the files, as `copy_seconds` does."""
     connection = Connection(str(target))
     try:
         connection.pragma("synchronous", "FULL")
-        connection.pragma("cache_size", -_CACHE_KIB)
+        connection.pragma("cache_size", -cache_kib)
         for number, path in enumerate(files.paths):
             connection.execute(f"ATTACH ? AS file{number}", (str(path),))
         for parts in divide(len(files.paths), files.rows, transaction_rows):
