@@ -30,16 +30,15 @@ _FILE_BYTES: Final = 25_000_000
 _MOST_ROWS: Final = 100_000
 
 
-def measure(folder: Path, workload: Workload, round_number: int, rows: int | None = None) -> Cost:
+def measure(folder: Path, workload: Workload, round_number: int) -> Cost:
     """Time the second copy of a workload's rows.
 
     Args:
         folder: where to make the files.
         workload: says how many agents have a file, and how large a row is.
         round_number: the round, from 0.
-        rows: how many rows each file has; None makes them large enough to measure.
     """
-    rows = rows or min(_MOST_ROWS, _FILE_BYTES // workload.payload_bytes)
+    rows = min(_MOST_ROWS, _FILE_BYTES // workload.payload_bytes)
     with scratch(folder) as root:
         files = bare_copy.make_files(root, workload.agents, rows, workload.payload_bytes, _FILE_PAGE_BYTES)
         transaction_rows = max(1, _TRANSACTION_BYTES // workload.payload_bytes)
