@@ -7,13 +7,15 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from edgeshard.bench import trials
 from edgeshard.bench.comparison import MIN_ROUNDS, NotComparableError, check_comparable, compare
 from edgeshard.bench.costs.registry import CURVES
+from edgeshard.bench.goals import second_copy
+from edgeshard.bench.goals.cost import Cost
 from edgeshard.bench.goals.goal import outcomes
 from edgeshard.bench.goals.registry import COSTS
 from edgeshard.bench.machine import current_machine
@@ -27,7 +29,7 @@ from edgeshard.bench.report.json_file import Run
 from edgeshard.bench.report.markdown import report
 from edgeshard.bench.samples import samples, workload_label
 from edgeshard.bench.summary import summarize
-from edgeshard.bench.trials import ServerAddresses
+from edgeshard.bench.trials import ServerAddresses, Trial
 
 _NAME = "edgeshard.bench"
 
@@ -135,10 +137,13 @@ def _measure(options: argparse.Namespace, plan: Plan, earlier: Run | None) -> Ru
 
     try:
         earlier_trials = [] if earlier is None else earlier.trials
-        for trial in trials.run_trials(plan, addresses, options.dir, progress.show_trial, earlier_trials):
-            run.trials.append(trial)
-            save()
         with trials.scratch(options.dir) as folder:
+            for trial in trials.run_trials(plan, addresses, options.dir, progress.show_trial, earlier_trials):
+                run.trials.append(trial)
+                if trial.system == second_copy.COMPARED_WITH and trial.workload in plan.second_copies:
+                    progress.show(f"{second_copy.SECOND_COPY}, {trial.workload}", len(run.trials) - 1)
+                    run.costs.append(_second_copy(folder, trial, [] if earlier is None else earlier.costs))
+                save()
             for number, name in enumerate(plan.costs):
                 progress.show(COSTS[name].title, plan.trial_count + number)
                 measured = [] if earlier is None else [cost for cost in earlier.costs if cost.workload == name]
@@ -152,6 +157,15 @@ def _measure(options: argparse.Namespace, plan: Plan, earlier: Run | None) -> Ru
     finally:
         progress.clear()
     return run
+
+
+def _second_copy(folder: Path, trial: Trial, earlier: Iterable[Cost]) -> Cost:
+    """Measure the second copy in the round of a trial, unless an earlier run has measured it."""
+    key = (workload_label(trial.workload), second_copy.SECOND_COPY, trial.round_number)
+    for cost in earlier:
+        if (cost.workload, cost.contestant, cost.round_number) == key:
+            return cost
+    return second_copy.measure(folder, trial.workload, trial.round_number)
 
 
 def _show(options: argparse.Namespace, run: Run, base: Run | None) -> int:

@@ -10,7 +10,7 @@ import attrs
 
 from edgeshard.bench.costs.curve import FULL, SHORT
 from edgeshard.bench.costs.registry import CURVES, DESCRIPTIONS
-from edgeshard.bench.goals.registry import COSTS
+from edgeshard.bench.goals.registry import BATCHES, COSTS
 from edgeshard.bench.plan import NOT_IN_SHORT_PROFILE, Plan, full_workloads, goal_contests, short_workloads
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import DURABILITIES, Workload
@@ -191,7 +191,8 @@ def plan_from_options(options: argparse.Namespace) -> Plan:
     default_rounds = 3 if options.full or options.goals or options.compare is not None else 2
     rounds = options.rounds or default_rounds
     if options.goals:
-        return Plan(rounds, goal_contests(tuple(systems)), costs=tuple(COSTS))
+        contests = goal_contests(tuple(systems))
+        return Plan(rounds, contests, costs=tuple(COSTS), second_copies=tuple(BATCHES.values()))
     parts = options.parts or (["systems"] if has_workload or options.systems else ["systems", "curves"])
     return Plan(
         rounds,

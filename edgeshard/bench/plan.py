@@ -30,6 +30,7 @@ class Plan:
         rounds: how often each workload is measured on each system.
         contests: names of systems, as in `systems.SYSTEMS`, for each workload to measure them under.
         costs: names of edgeshard's own costs that have a goal, as in `goals.registry.COSTS`.
+        second_copies: workloads whose second copy is measured as well, right after the system it is compared with.
         curves: names of edgeshard's own cost curves, as in `costs.registry.CURVES`.
         scale: how far the curves go.
     """
@@ -37,6 +38,7 @@ class Plan:
     rounds: int
     contests: Mapping[Workload, tuple[str, ...]]
     costs: tuple[str, ...] = ()
+    second_copies: tuple[Workload, ...] = ()
     curves: tuple[str, ...] = ()
     scale: Scale = SHORT
 

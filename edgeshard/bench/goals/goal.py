@@ -11,6 +11,7 @@ from edgeshard.bench.goals.cost import OURS
 from edgeshard.bench.goals.many_shards import BARE_COPY
 from edgeshard.bench.goals.processes import BARE_PYTHON
 from edgeshard.bench.goals.registry import BATCHES, COSTS, MANY_AGENTS
+from edgeshard.bench.goals.second_copy import COMPARED_WITH, SECOND_COPY
 from edgeshard.bench.samples import FIGURES, Key, Samples, workload_label
 from edgeshard.bench.spread import Spread
 from edgeshard.bench.workload import Workload
@@ -18,7 +19,7 @@ from edgeshard.bench.workload import Workload
 
 @attrs.frozen
 class Goal:
-    """A limit for a figure of edgeshard, or for its ratio to another contestant's.
+    """A limit for a figure of edgeshard, or for its ratio to another contestant's; or a comparison to show next to it.
 
     Attributes:
         title: what is measured.
@@ -27,6 +28,7 @@ class Goal:
         other: the contestant that edgeshard is compared with; "" if there is none.
         limit: the limit; None if the comparison is only shown.
         is_of_ratio: whether the limit is for the ratio, rather than for edgeshard's figure.
+        contestant: whose figure it is, if it is not edgeshard's: then it shows what can be reached.
     """
 
     title: str
@@ -35,6 +37,7 @@ class Goal:
     other: str
     limit: float | None
     is_of_ratio: bool
+    contestant: str = OURS
 
     @property
     def is_least(self) -> bool:
@@ -48,13 +51,13 @@ class Outcome:
 
     Attributes:
         goal: the goal.
-        ours: edgeshard's figure.
-        other: the other contestant's, if the goal names one.
-        ratio: edgeshard's figure divided by the other's of the same round.
+        measured: the figure, mostly edgeshard's.
+        other: that of the contestant it is compared with, if the goal names one.
+        ratio: the figure divided by the other's of the same round.
     """
 
     goal: Goal
-    ours: Spread
+    measured: Spread
     other: Spread | None
     ratio: Spread | None
 
@@ -62,7 +65,7 @@ class Outcome:
     def is_reached(self) -> bool | None:
         """Whether the median reaches the goal, or None if there is no limit."""
         goal = self.goal
-        limited = self.ratio if goal.is_of_ratio else self.ours
+        limited = self.ratio if goal.is_of_ratio else self.measured
         if goal.limit is None or limited is None:
             return None
         return limited.median >= goal.limit if goal.is_least else limited.median <= goal.limit
@@ -74,6 +77,19 @@ def _of_system(
     return Goal(str(workload), workload_label(workload), figure, other, limit, is_of_ratio)
 
 
+def _limit_of(workload: Workload) -> Goal:
+    """Return the comparison that shows what edgeshard can reach at most under a workload."""
+    return Goal(
+        str(workload),
+        workload_label(workload),
+        "rows_per_s",
+        COMPARED_WITH,
+        None,
+        is_of_ratio=True,
+        contestant=SECOND_COPY,
+    )
+
+
 def _of_cost(name: str, figure: str, other: str, limit: float, *, is_of_ratio: bool = False) -> Goal:
     return Goal(COSTS[name].title, name, figure, other, limit, is_of_ratio)
 
@@ -83,10 +99,13 @@ GOALS: Final = (
     _of_system(MANY_AGENTS, "commit_p99_s", "sqlite-tuned", 1 / 500),
     _of_system(MANY_AGENTS, "rows_per_s", "postgres"),
     _of_system(BATCHES[100], "rows_per_s", "sqlite-tuned", 1.3),
+    _limit_of(BATCHES[100]),
     _of_system(BATCHES[100], "rows_per_s", "postgres"),
     _of_system(BATCHES[1_000], "rows_per_s", "sqlite-tuned", 0.9),
+    _limit_of(BATCHES[1_000]),
     _of_system(BATCHES[1_000], "rows_per_s", "postgres", 1.0),
     _of_system(BATCHES[10_000], "rows_per_s", "sqlite-tuned", 0.7),
+    _limit_of(BATCHES[10_000]),
     _of_system(BATCHES[10_000], "rows_per_s", "postgres", 1.3),
     _of_system(BATCHES[10_000], "written_bytes_per_payload_byte", "sqlite-tuned", 3.2, is_of_ratio=False),
     _of_system(BATCHES[10_000], "written_bytes_per_payload_byte", "postgres"),
@@ -108,12 +127,12 @@ def outcomes(samples: Samples, goals: Iterable[Goal] = GOALS) -> list[Outcome]:
 
 
 def _outcome(goal: Goal, samples: Samples) -> Outcome | None:
-    ours = samples.get(Key(goal.workload, OURS, goal.figure), {})
+    measured = samples.get(Key(goal.workload, goal.contestant, goal.figure), {})
     other = samples.get(Key(goal.workload, goal.other, goal.figure), {})
-    ratios = [ours[number] / other[number] for number in ours if number in other]
+    ratios = [measured[number] / other[number] for number in measured if number in other]
     if ratios:
-        spreads = map(Spread.from_values, (ours.values(), other.values(), ratios))
+        spreads = map(Spread.from_values, (measured.values(), other.values(), ratios))
         return Outcome(goal, *spreads)
-    if ours and goal.limit is not None and not goal.is_of_ratio:
-        return Outcome(goal, Spread.from_values(ours.values()), None, None)
+    if measured and goal.limit is not None and not goal.is_of_ratio:
+        return Outcome(goal, Spread.from_values(measured.values()), None, None)
     return None

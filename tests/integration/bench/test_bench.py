@@ -25,11 +25,11 @@ from edgeshard.bench import command, options, summary, trials, units
 from edgeshard.bench import measure as measuring
 from edgeshard.bench.costs.curve import Curve, Scale
 from edgeshard.bench.costs.registry import CURVES
-from edgeshard.bench.goals import many_shards, processes
+from edgeshard.bench.goals import bare_copy, many_shards, processes, second_copy
 from edgeshard.bench.goals.cost import OURS, Cost
 from edgeshard.bench.goals.goal import GOALS
 from edgeshard.bench.goals.merge_once import merge_once
-from edgeshard.bench.goals.registry import COSTS
+from edgeshard.bench.goals.registry import BATCHES, COSTS
 from edgeshard.bench.goals.shard_holder import LiveShards
 from edgeshard.bench.machine import current_machine
 from edgeshard.bench.measure import measure
@@ -38,6 +38,7 @@ from edgeshard.bench.messages import AgentError
 from edgeshard.bench.plan import Plan, full_workloads, short_workloads
 from edgeshard.bench.report import html, json_file, markdown, tables
 from edgeshard.bench.row_check import RowCheck, check_rows
+from edgeshard.bench.samples import workload_label
 from edgeshard.bench.spread import Spread
 from edgeshard.bench.system import BusyError, NotRunError, Setting
 from edgeshard.bench.systems import SYSTEMS, turso
@@ -49,6 +50,7 @@ from edgeshard.bench.trials import ServerAddresses, rotated
 from edgeshard.bench.workload import Durability, Result, Workload, payload
 from edgeshard.cli import exits
 from edgeshard.files import scan
+from edgeshard.sqlite import Connection
 from tests.integration.bench import broken_systems
 from tests.support.forms import others_slow
 from tests.support.project import PROJECT
@@ -593,6 +595,39 @@ def test_a_cost_has_its_figures_in_each_round(
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("transaction_rows", [1, 7, 20, 60, 1_000])
+def test_the_bare_copy_copies_each_row_once(transaction_rows: int, tmp_path: Path) -> None:
+    files = bare_copy.make_files(tmp_path, 3, 20, 50)
+    target = tmp_path / "target.db"
+    bare_copy.create_target(target)
+    bare_copy.copy(target, files, transaction_rows)
+    connection = Connection(str(target))
+    found = connection.execute("SELECT id, source, value, text FROM sample ORDER BY id").fetchall()
+    connection.close()
+    assert [(1 + row, "inlet", row % 20 / 7, "p" * 50) for row in range(60)] == found
+
+
+def test_the_second_copy_is_measured_in_each_round_and_once_in_a_run_that_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workload = Workload("process", 2, commit_rows=10, length_s=0.05)
+    contests = {workload: ("sqlite-tuned", "sqlite-default"), attrs.evolve(workload, agents=1): ("sqlite-tuned",)}
+    plan = Plan(2, contests, second_copies=(workload,))
+    monkeypatch.setattr(command, "plan_from_options", lambda _: plan)
+    monkeypatch.setattr(second_copy, "_MOST_ROWS", 50)
+    first, second = str(tmp_path / "first.json"), str(tmp_path / "second.json")
+    assert exits.DONE == command.main(["--json", first, "--dir", str(tmp_path)])
+    costs = json_file.loads(Path(first).read_text()).costs
+    label, name = workload_label(workload), second_copy.SECOND_COPY
+    assert [(label, name, 0), (label, name, 1)] == [(one.workload, one.contestant, one.round_number) for one in costs]
+    assert all(one.figures["rows_per_s"] > 0 for one in costs)
+    monkeypatch.delattr(second_copy, "measure")
+    assert exits.DONE == command.main(["--resume", first, "--json", second, "--dir", str(tmp_path)])
+    assert costs == json_file.loads(Path(second).read_text()).costs
+    assert {first, second} == set(map(str, tmp_path.iterdir()))
+    capsys.readouterr()
+
+
 def test_a_merge_that_copies_too_few_rows_is_no_measurement(tmp_path: Path) -> None:
     with LiveShards(tmp_path / "store", 2) as live:
         live.write(3, 10)
@@ -666,6 +701,7 @@ def test_the_goals_are_measured_and_compared_with_an_earlier_run_of_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "_REPEATS", 1)
+    monkeypatch.setattr(second_copy, "_MOST_ROWS", 100)
     for name in set(COSTS) - {"import", "new-shard"}:
         monkeypatch.delitem(COSTS, name)
     base = str(tmp_path / "base.json")
@@ -675,6 +711,7 @@ def test_the_goals_are_measured_and_compared_with_an_earlier_run_of_them(
     said = capsys.readouterr().out
     titles = {goal.title: goal.workload in COSTS or ":" in goal.workload for goal in GOALS}
     assert titles == {title: f"| {title} " in said for title in titles}
+    assert len(BATCHES) == said.count("| rows/s, second copy alone ")
     assert exits.FAILED == command.main(["--show", base, "--compare", base])
     assert "No figure of edgeshard was judged" in capsys.readouterr().out.splitlines()[-1]
 
