@@ -373,7 +373,7 @@ def load_priorities(connection: Connection) -> dict[str, int]:
 
 def raise_priority(connection: Connection, table: str, priority: int) -> Iterator[Statement]:
     """Yield the statements that record the priority of a table, unless it has that or a higher one."""
-    if priority > load_priorities(connection).get(table.lower(), 0):
+    if priority and priority > load_priorities(connection).get(table.lower(), 0):
         yield from _optional_table(connection, "_edgeshard_priorities")
         yield _UPSERT_PRIORITY, (table.lower(), priority)
 

@@ -190,10 +190,10 @@ class WriterMeter:
         self._before += count
 
     @contextlib.contextmanager
-    def closing(self, connection: Connection) -> Iterator[None]:
-        """Record the final count, including the last checkpoint, which the block makes."""
+    def closing(self, connection: Connection, *, checkpoints: bool) -> Iterator[None]:
+        """Record the final count, including what the block writes, if that makes a last checkpoint."""
         logged = sqlite.wal_bytes_written(connection)
-        with counted() as count:
+        with counted() if checkpoints else contextlib.nullcontext(WriteCount()) as count:
             yield
         self._record(logged + count.bytes)
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import functools
 import json
 import pathlib
+import types
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -160,9 +162,17 @@ def compile_functions(
     row = f"({own}, {', '.join(f'v{index}' for index in range(len(table.columns)))})"
     encode = ["def encode(row_id, record):", *body, f"return {row}"]
     insert = ["def insert(execute, row_id, record):", *body, f"execute(sql, {row})"]
-    # the only text of the user's in this code are column names, which are identifiers (records.names)
-    exec("\n".join(["\n    ".join(encode), "\n    ".join(insert)]), names)  # noqa: S102
+    exec(_compiled("\n".join(["\n    ".join(encode), "\n    ".join(insert)])), names)  # noqa: S102
     return names["encode"], names["insert"]
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(source: str) -> types.CodeType:
+    """Compile source code; the last ones are kept, because this takes longer than writing the row (measured).
+
+    The only text of the user's in it are column names, which are identifiers (`edgeshard.records.names`).
+    """
+    return compile(source, "<edgeshard: encode and insert>", "exec")
 
 
 def _fetch_from_dict(column: Column, index: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -130,6 +131,25 @@ def form_of(cls: Any, hints: Mapping[str, Any] | None = None) -> Form:
     if not found:
         raise _error(f"{_name(cls)} has no fields")
     return Form(cls, found, is_mapping=is_typed_dict(cls))
+
+
+#: What the decorators and base classes of records leave in a class. It is replaced if a class is decorated again.
+_DECLARED: Final = (
+    "__attrs_attrs__", "__dataclass_fields__", "__pydantic_fields__", "model_config", "_fields", "_field_defaults",
+)  # fmt: skip
+
+
+def declaration(cls: Any) -> tuple[Any, ...]:
+    """Return the objects that say which fields a class has, to be compared with `is_same_declaration`."""
+    return cls, *(getattr(cls, name, None) for name in _DECLARED)
+
+
+def is_same_declaration(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
+    """Return whether two declarations are of one class, which was not decorated again in between.
+
+    A class that attrs or `dataclasses` makes of another one, with slots, has all attributes of that one.
+    """
+    return all(map(operator.is_, left, right))
 
 
 def is_typed_dict(cls: Any) -> bool:

@@ -150,7 +150,7 @@ class Handle:
         self._quota = quota
         self._wal_limit = WalLimit(self.path, durability)  # without a quota
         self._follow_at = 0.0 if quota is None else math.inf  # when that limit must follow what was written
-        self._limit_wal()
+        self._limit_wal_or_draft()
         health.watch_forks(self)
 
     def _set_lock(self, lock: Any) -> None:
@@ -339,7 +339,7 @@ class Handle:
             return False
         self._connection = self._draft.connection
         self._execute = self._connection.cursor().execute
-        self._limit_wal()
+        self._limit_wal_or_draft()
         self._restart_clock()
         self._stream_id = b""
         return True
@@ -388,10 +388,15 @@ class Handle:
         else:
             self._quota.start(self._connection, self._meter, weakref.WeakMethod(self._check_soon))
 
+    def _limit_wal_or_draft(self) -> None:
+        """Set the limits of a new connection; a draft has no WAL, but a quota limits its file."""
+        if self._draft is None or self._quota is not None:
+            self._limit_wal()
+
     def _begin_transaction(self) -> None:
         if self._may_begin_wal:
             self._may_begin_wal, self._is_wal_unsynced = False, True
-            sqlite.begin_in_empty_wal(self._connection)
+            self._is_wal_unsynced = sqlite.begin_in_empty_wal(self._connection)
         else:
             self._execute("BEGIN IMMEDIATE")
 
@@ -414,9 +419,11 @@ class Handle:
         time should leave a single file.
         """
         may_stay = self._spares_fsyncs and self._is_wal_short()
-        if not may_stay and not self._is_wal_unsynced:
-            sqlite.enable_checkpoint_on_close(self._connection)
-        self._connection.close()
+        checkpoints = not may_stay and not self._is_wal_unsynced
+        with self._meter.closing(self._connection, checkpoints=checkpoints):
+            if checkpoints:
+                sqlite.enable_checkpoint_on_close(self._connection)
+            self._connection.close()
 
     def _is_wal_short(self) -> bool:
         try:
@@ -459,7 +466,6 @@ class Handle:
                             if self._draft is not None:
                                 self._draft.discard()
                             else:
-                                parts.enter_context(self._meter.closing(self._connection))
                                 self._close_connection()
             finally:
                 lock_file.release()

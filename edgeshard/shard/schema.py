@@ -15,6 +15,7 @@ from edgeshard.master.catalog import Statement
 from edgeshard.records import declare, keys, limits, promote, renames, types
 from edgeshard.records.columns import Column, Table, mixes_dicts
 from edgeshard.records.keys import Key
+from edgeshard.records.renames import Arrow
 from edgeshard.sqlite import Connection, quote
 
 _ADVICE: Final = "Give the field, or the table, another name"
@@ -41,7 +42,9 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     if known and (cause := mixes_dicts(name, known, [column.name.lower() for column in table.columns])):
         raise SchemaConflictError("write to shard", path, f"{cause}; give these another table name")
     fixed = keys.fixed((table.deletes_from or table).key)  # no class may widen these
-    yield from _new_renames(connection, name, table, path)
+    recorded_renames = catalog.load_renames(connection).get(name.lower(), [])
+    new_renames = _new_renames(recorded_renames, table, path)
+    yield from catalog.add_renames(connection, name, new_renames)
     for column in table.columns:
         stored = known.get(column.name.lower(), column.type)
         wider = types.widest(stored, column.type)
@@ -63,7 +66,8 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
         else []
     )
     new = own + [(column.name, column.type) for column in table.columns if column.name.lower() not in known]
-    _ensure_within_limits(connection, name, table, [*known, *(column for column, _ in new)], keyed, path)
+    arrows = [*recorded_renames, *new_renames]
+    _ensure_within_limits(connection, name, table, [*known, *(column for column, _ in new)], keyed, arrows, path)
     yield from catalog.define_columns(name, format.SHARD_COLUMNS, new, is_new=not known)
     for index in table.indexes:
         yield catalog.insert_index(name, index)
@@ -111,9 +115,8 @@ def _widen(connection: Connection, table: str, column: str, stored: str, wider: 
     yield from catalog.widen_column(connection, table, column, stored, wider)
 
 
-def _new_renames(connection: Connection, name: str, table: Table, path: str) -> Iterator[Statement]:
-    """Yield the statements that record those renames of a class that the shard does not know yet."""
-    known = catalog.load_renames(connection).get(name.lower(), [])
+def _new_renames(known: Sequence[Arrow], table: Table, path: str) -> list[Arrow]:
+    """Return those renames of a class that the shard does not know yet."""
     new = [(old.lower(), to) for old, to in table.renames if (old.lower(), to) not in known]
     try:
         ends = renames.ends([*known, *new])
@@ -124,7 +127,7 @@ def _new_renames(connection: Connection, name: str, table: Table, path: str) -> 
         if old in fields and end in fields:
             cause = f"{table.name}.{old} is what {end} was called before. {_ADVICE}"
             raise SchemaConflictError("write to shard", path, cause)
-    yield from catalog.add_renames(connection, name, new)
+    return new
 
 
 def _ensure_same_key(name: str, table: Table, there: Key | None, path: str) -> None:
@@ -150,6 +153,7 @@ def _ensure_within_limits(
     table: Table,
     columns: Sequence[str],
     keyed: Mapping[str, Key],
+    arrows: Sequence[Arrow],
     path: str,
 ) -> None:
     """Refuse a class with which the shard would have more than a master accepts.
@@ -158,9 +162,8 @@ def _ensure_within_limits(
         SchemaConflictError: a limit would be exceeded.
     """
     keyed = keyed if table.key is None else {**keyed, name: table.key}
-    recorded = catalog.load_renames(connection).get(name.lower(), [])
     indexes = [*catalog.indexes_of(connection, name), *table.indexes]
-    if excess := limits.excess(columns, indexes, keyed.get(name), recorded):
+    if excess := limits.excess(columns, indexes, keyed.get(name), arrows):
         cause = f"table {name} would have {excess} in the shard, with those of the agent's other classes. {_ADVICE}"
         raise SchemaConflictError("write to shard", path, cause)
     # a master has the table of dicts from its beginning
@@ -182,7 +185,8 @@ def _ensure_no_companion(
     """
     if key is not None:
         keyed = {**keyed, name: key}
-    owners = keys.companions(keyed)
+    if not (owners := keys.companions(keyed)):
+        return
     timestamped = {*catalog.tables_with_column(connection, format.TIMESTAMP)} - keyed.keys()  # these are companions
     for each in {name, *catalog.record_tables(connection)} - timestamped:
         if (owner := owners.get(each.lower())) is not None:

@@ -258,23 +258,29 @@ def read_snapshot(connection: Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def begin_in_empty_wal(connection: Connection) -> None:
+def begin_in_empty_wal(connection: Connection) -> bool:
     """Begin a write transaction; if the WAL is empty, its commit makes no fsync, although the connection is at NORMAL.
 
     At NORMAL, SQLite syncs the header of a WAL, and then the WAL's name, before it writes the first frame. The header
     matters when a WAL is written from its start again: if the new header were lost, old frames would count again. An
     empty WAL has none. And a checkpoint syncs the WAL, and its name, before it changes the database. So this must not
     checkpoint, and the caller sets `synchronous` and `wal_autocheckpoint` again after the transaction.
+
+    Returns:
+        Whether the caller has to do that, because these settings were changed. If this raises, it has to as well.
     """
     if _is_wal_empty(connection):
         set_synchronous(connection, "OFF")
         connection.wal_autocheckpoint(0)
         connection.execute("BEGIN IMMEDIATE")
         if _is_wal_empty(connection):  # now nobody else can write to it
-            return
+            return True
         connection.execute("ROLLBACK")
         set_synchronous(connection, "NORMAL")
+        connection.execute("BEGIN IMMEDIATE")
+        return True
     connection.execute("BEGIN IMMEDIATE")
+    return False
 
 
 def _is_wal_empty(connection: Connection) -> bool:

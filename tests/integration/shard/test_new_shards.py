@@ -437,11 +437,11 @@ def test_the_first_commit_to_a_wal_that_another_began_syncs_as_always(store: edg
     levels = []
     for _ in range(2):
         sqlite.set_synchronous(connection, "NORMAL")
-        sqlite.begin_in_empty_wal(connection)
-        levels.append(connection.pragma("synchronous"))
+        must_set_again = sqlite.begin_in_empty_wal(connection)
+        levels.append((must_set_again, connection.pragma("synchronous")))
         connection.execute("insert into t values (1)")
         connection.execute("COMMIT")
-    assert [0, 1] == levels
+    assert [(True, 0), (False, 1)] == levels
     connection.close()
     other.close()
 
@@ -463,8 +463,9 @@ def test_another_that_begins_the_wal_meanwhile_is_noticed(
         real(one, level)
 
     monkeypatch.setattr("edgeshard.sqlite.connection.set_synchronous", set_synchronous)
-    sqlite.begin_in_empty_wal(connection)
+    must_set_again = sqlite.begin_in_empty_wal(connection)
     assert (1, True) == (connection.pragma("synchronous"), connection.in_transaction)
+    assert (True, 0) == (must_set_again, connection.pragma("wal_autocheckpoint"))
     connection.close()
     other.close()
 

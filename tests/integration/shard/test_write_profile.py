@@ -26,6 +26,7 @@ from edgeshard.merge.listener import Listener
 from edgeshard.merge.merger import Merger
 from edgeshard.merge.shard_cache import CacheEntry
 from edgeshard.merge.watcher import Watcher
+from edgeshard.options import Durability
 from edgeshard.reports import MergeReport, WriteStats
 from edgeshard.shard import write_profile
 from tests.support.processes import command, merge_command, python, sql
@@ -97,6 +98,19 @@ def test_a_writer_notes_what_it_wrote_as_it_closes_and_a_merge_takes_it_once(sto
     assert 20 == merged.rows
     store.merge(keep_empty=True)
     assert 20 == store.status().write_stats.rows
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_closing_counts_the_checkpoint_that_it_makes(store: edgeshard.Store, durability: Durability) -> None:
+    write(store, 0)
+    before = LockFileCounter(lock_of(store, "a")).total.bytes
+    with store.shard("a", durability=durability) as shard:
+        shard.write({"n": 1})
+        logged = sqlite.wal_bytes_written(shard._connection)
+    counted = LockFileCounter(lock_of(store, "a")).total.bytes - before
+    makes_checkpoint = not os.path.exists(f"{shard_path(store, 'a')}-wal")
+    assert (durability == "power") == makes_checkpoint == (counted > logged)
+    assert counted >= logged > 0
 
 
 def test_making_a_shard_counts(store: edgeshard.Store) -> None:
