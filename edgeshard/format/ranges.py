@@ -43,8 +43,11 @@ _FIRST: Final = operator.attrgetter("first")
 
 def union(ranges: Iterable[Range]) -> list[Range]:
     """Return the same seqs in as few intervals as possible, in order."""
+    given = list(ranges)
+    if len(given) < 2:  # almost always
+        return given
     result: list[Range] = []
-    for item in sorted(ranges, key=_FIRST):  # comparing Ranges themselves takes ten times as long
+    for item in sorted(given, key=_FIRST):  # comparing Ranges themselves takes ten times as long
         if result and item.first <= result[-1].last + 1:
             result[-1] = Range(result[-1].first, max(result[-1].last, item.last))
         else:
