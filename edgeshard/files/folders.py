@@ -41,18 +41,23 @@ def make_folder(path: Path, store: Path | None = None) -> None:
         StorageIOError: the path is not a folder, or the file system failed.
     """
     try:
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        if missing:
-            sync_path(missing[-1].parent, None)
-        for folder in reversed(missing):
-            with contextlib.suppress(FileExistsError):
-                modes.create_folder(folder, in_store=store is not None and store in folder.parents)
-            sync_folder(folder.parent)
+        if not path.is_dir():
+            _make_missing(path, store)
         if not path.is_dir():
             raise StorageIOError("make folder", path, "something else has this name; choose another path")
         _warn_if_remote(path.stat().st_dev)
     except OSError as error:
         raise explain_os_error(error, "make folder", path) from error
+
+
+def _make_missing(path: Path, store: Path | None) -> None:
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    if missing:
+        sync_path(missing[-1].parent, None)
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            modes.create_folder(folder, in_store=store is not None and store in folder.parents)
+        sync_folder(folder.parent)
 
 
 @functools.cache

@@ -127,7 +127,7 @@ class Folder:
             state = known.get(entry.name)
             if state is not None and _is_unchanged(entry, state):
                 continue
-            side_files = {suffix for suffix in paths.SIDE_FILES if entry.name + suffix in listing.all}
+            side_files = [suffix for suffix in paths.SIDE_FILES if entry.name + suffix in listing.all]
             found = _examine(entry.path, side_files)
             if found is not None and (found.defect or found.state != state):
                 changed.append(found)
@@ -197,12 +197,13 @@ def shard_files(path: Path) -> Iterable[ShardFile]:
 
 def find_database(path: str) -> ShardFile | None:
     """Examine the file at `path` without opening it; return None if neither it nor a WAL of it exists."""
-    return _examine(path, {suffix for suffix in paths.SIDE_FILES if os.path.lexists(path + suffix)})
+    return _examine(path, paths.SIDE_FILES)
 
 
-def _examine(path: str, present: set[str]) -> ShardFile | None:
+def _examine(path: str, suffixes: Iterable[str]) -> ShardFile | None:
+    """Examine a file and those of its side files that may be there."""
     found = _stat(path)
-    sides = {suffix: side for suffix in sorted(present) if (side := _stat(path + suffix)) is not None}
+    sides = {suffix: side for suffix in suffixes if (side := _stat(path + suffix)) is not None}
     wal = sides.get(paths.WAL)
     wal = None if wal is not None and stat.S_ISREG(wal.st_mode) and wal.st_size == 0 else wal
     if found is None:

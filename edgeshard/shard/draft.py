@@ -21,6 +21,7 @@ was acknowledged. The next opening, or a merge, removes the draft.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -84,16 +85,16 @@ class Draft:
         self._is_limited = is_limited
         self._names = [self._new_name()]
         self.is_open = True
-        try:
+        self._page_bytes = page_bytes
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._remove)
             script = format.SHARD_TABLES + identity.INSERT_SHARD
             self.connection = sqlite.create_without_wal(
                 self._names[0], page_bytes, script, (agent,), format.IDENTITY, shrinkable=is_limited
             )
-        except BaseException:
-            self._remove()
-            raise
-        self._page_bytes = page_bytes
-        self._empty_bytes = sqlite.used_bytes(self.connection)
+            failed.callback(self.connection.close)
+            self._empty_bytes = fingerprint.size(self._names[0])  # it has no free pages yet
+            failed.pop_all()
 
     def _new_name(self) -> str:
         name = paths.unfinished(self._path, secrets.token_hex(4))

@@ -418,12 +418,15 @@ class Handle:
         "power" nobody minds, within a disk budget nothing must be left over, and an agent that makes a new shard each
         time should leave a single file.
         """
-        may_stay = self._spares_fsyncs and self._is_wal_short()
-        checkpoints = not may_stay and not self._is_wal_unsynced
-        with self._meter.closing(self._connection, checkpoints=checkpoints):
-            if checkpoints:
-                sqlite.enable_checkpoint_on_close(self._connection)
-            self._connection.close()
+        try:
+            may_stay = self._spares_fsyncs and self._is_wal_short()
+            checkpoints = not may_stay and not self._is_wal_unsynced
+            with self._meter.closing(self._connection, checkpoints=checkpoints):
+                if checkpoints:
+                    sqlite.enable_checkpoint_on_close(self._connection)
+                self._connection.close()
+        finally:
+            self._connection.close()  # whatever failed before; closing it twice is harmless
 
     def _is_wal_short(self) -> bool:
         try:

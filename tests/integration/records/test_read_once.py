@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import pickle
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypedDict
@@ -165,6 +166,15 @@ def test_options_that_are_given_later_hold_from_then_on() -> None:
     assert "measured_deleted" == table_of(deletion).name
     edgeshard.table(name="observed", key="value")(cls)
     assert "observed_deleted" == table_of(deletion).name
+
+
+def test_a_class_that_is_pickled_whole_is_read_where_it_arrives() -> None:
+    cls = unslotted_attrs_class()
+    table_of(cls)
+    arrived = copied(cls)
+    setattr(arrived, declare._READ, pickle.loads(pickle.dumps(vars(cls)[declare._READ])))
+    assert vars(arrived)[declare._READ] is None
+    assert arrived is getattr(table_of(arrived).form, "cls", None)
 
 
 def test_a_model_that_is_rebuilt_is_read_again() -> None:

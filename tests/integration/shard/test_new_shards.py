@@ -524,3 +524,47 @@ def test_a_transaction_that_is_open_when_the_shard_is_closed_leaves_no_unsynced_
             shard.close()
     store.merge()
     assert [0] == numbers(store)
+
+
+# -- what failed leaves nothing open ----------------------------------------------------------------------------------
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+@pytest.mark.parametrize("fails", ["sqlite.wal_bytes_written", "sqlite.enable_checkpoint_on_close"])
+def test_a_closing_that_fails_closes_the_file_and_releases_the_lock(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def fail(_: apsw.Connection) -> int:
+        raise apsw.NoMemError
+
+    before = descriptors()
+    shard = store.shard("agent")
+    shard.write({"n": 1})
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr(f"edgeshard.master.write_stats.{fails}", fail)
+        shard.close()
+    with pytest.raises(apsw.ConnectionClosedError):
+        shard._connection.execute("select 1")
+    assert before == descriptors()
+    with store.shard("agent") as again:
+        again.write({"n": 2})
+    store.merge()
+    assert [1, 2] == numbers(store)
+
+
+def test_a_draft_that_cannot_be_measured_is_closed_and_removed(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store.shard("other").close()
+    before = descriptors()
+    with monkeypatch.context() as patch, pytest.raises(StorageError) as caught:
+        patch.setattr("edgeshard.shard.draft.fingerprint.size", fail)
+        store.shard("agent")
+    assert before == descriptors(), caught
+    assert ["agent.lock", "other.lock"] == names(store)
