@@ -97,7 +97,7 @@ def _add_what_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--goals",
         action="store_true",
-        help="what edgeshard costs where it used to be slower than others, next to its goals: about ten minutes",
+        help="what edgeshard costs where it used to be slower than others, next to its goals: about six minutes",
     )
     group.add_argument(
         "--parts",
