@@ -142,9 +142,18 @@ def _expected(fleet: Fleet, source: Source) -> _Expected:
     missing = {address for address in master.missing if fleet.agents[address[0]] == source.agent}
     # of what was pruned elsewhere, or is pending in a shard that is quarantined, a master need not know
     uncertain = fleet.pruned | fleet.pending(source.store)
+    # but a state that came without the rows that it counts, because they were pruned, counts them here as well
+    counted = range(_counted(store.master_path, source))
+    known |= {line for address, line in source.rows.items() if address in fleet.pruned and line in counted}
     lines = [line for line in range(len(source.lines)) if line not in known]
     is_tainted = master.is_tainted
     return _Expected(lines, bool(missing - uncertain) and not is_tainted, bool(missing) or is_tainted)
+
+
+def _counted(master: Path, source: Source) -> int:
+    """Return how many lines of a file the states in a master count."""
+    states = [stored.values for stored in contents.read(master).rows.values() if stored.table == IMPORT_STATE.table]
+    return max((int(state["rows"]) for state in states if state["source"] == source.path.name), default=0)
 
 
 def _acknowledge(fleet: Fleet, source: Source, expected: _Expected) -> int:
@@ -222,7 +231,7 @@ def lose_imported(fleet: Fleet, pick: Pick) -> Any:
     fleet.say(f"  {source.path.name}, {fleet.name(image.path)}, and {[fleet.name(path) for path in others]}")
     store.restore(image.path)
     store.merge(others)
-    before = contents.read(store.master_path).rows.values()
+    counted = _counted(store.master_path, source)
     (file,) = store.import_(source.path).files
     if file.error:
         fleet.counts["imports refused"] += 1
@@ -238,8 +247,6 @@ def lose_imported(fleet: Fleet, pick: Pick) -> Any:
     assert not doubled, f"lines {sorted(doubled)} of {source.path.name} are there twice"
     known = {line for address, line in source.rows.items() if address in found.held}
     # an import goes on after the last line that is counted, even if rows of earlier ones were lost
-    states = [stored.values for stored in before if stored.table == IMPORT_STATE.table]
-    counted = max((int(state["rows"]) for state in states if state["source"] == source.path.name), default=0)
     lost = set(range(counted, len(source.lines))) - known - there.keys()
     assert not lost, f"lines {sorted(lost)} of {source.path.name} did not come again"
     fleet.counts["lines that came again"] += len(new)
