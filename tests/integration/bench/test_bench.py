@@ -21,7 +21,7 @@ from typing import Any
 import attrs
 import pytest
 
-from edgeshard.bench import command, options, summary, trials, units
+from edgeshard.bench import command, options, servers, summary, trials, units
 from edgeshard.bench import measure as measuring
 from edgeshard.bench.costs.curve import Curve, Scale
 from edgeshard.bench.costs.registry import CURVES
@@ -593,6 +593,14 @@ def test_a_cost_has_its_figures_in_each_round(
     assert all(set(one.figures) == other for one in others)
     assert all(value > 0 for one in found for value in one.figures.values())
     assert [] == list(tmp_path.iterdir())
+
+
+def test_processes_that_are_measured_keep_compiled_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("SOMETHING_ELSE", "stays")
+    environment = servers.python_environment()
+    assert "PYTHONDONTWRITEBYTECODE" not in environment
+    assert environment["SOMETHING_ELSE"] == "stays"
 
 
 @pytest.mark.parametrize("transaction_rows", [1, 7, 20, 60, 1_000])
