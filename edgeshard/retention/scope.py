@@ -24,9 +24,7 @@ class Scope:
 
     Attributes:
         path: the master, for errors.
-        tables: delete only rows of these tables; None: of all but the current ones.
-        current_tables: the tables with the current rows of keyed tables, and with their tombstones. Only the rule for
-            tombstones deletes any of these.
+        tables: delete only rows of these tables; None: of all but the current ones; see `current_tables`.
         tombstones_of: the keyed table whose tombstones `tables` holds; "" if no tombstones are meant.
         grace_s: the grace period of these tombstones, in seconds.
         deletable: the seqs that may be deleted, by stream number; None: all.
@@ -34,10 +32,18 @@ class Scope:
 
     path: str
     tables: tuple[str, ...] | None = None
-    current_tables: tuple[str, ...] = ()
     tombstones_of: str = ""
     grace_s: float = 0.0
     deletable: Mapping[int, Sequence[Range]] | None = None
+
+
+def current_tables(connection: Connection) -> tuple[str, ...]:
+    """Return the tables with the current rows of keyed tables, and with their tombstones.
+
+    Only the rule for tombstones deletes any of these. They are looked up in the transaction that deletes, because a
+    merge may bring the first keyed table while a prune is under way.
+    """
+    return keys.current_tables(catalog.load_keys(connection))
 
 
 def find_scope(connection: Connection, path: Path, rules: Rules) -> tuple[Scope, tuple[str, ...]]:
@@ -50,14 +56,13 @@ def find_scope(connection: Connection, path: Path, rules: Rules) -> tuple[Scope,
         ConfigurationError: there is no such table, or the rules do not apply to it.
     """
     keyed = catalog.load_keys(connection)
-    current_tables = keys.current_tables(keyed)
     table = None if rules.table is None else _find_table(connection, path, rules.table)
     if table is not None and rules.drops_table:
         return _family(connection, path, table, keyed), ()
     if table is not None and not rules.selects_no_rows:
-        _refuse_current(path, table, current_tables)
+        _refuse_current(path, table, keys.current_tables(keyed))
     tables = rules.tables if table is None else (table,)
-    return Scope(str(path), tables, current_tables), _tables_with_tombstones(path, rules, table, keyed)
+    return Scope(str(path), tables), _tables_with_tombstones(path, rules, table, keyed)
 
 
 def _family(connection: Connection, path: Path, table: str, keyed: Mapping[str, Key]) -> Scope:
@@ -80,8 +85,8 @@ def _find_table(connection: Connection, path: Path, table: str) -> str:
     return names[table.lower()]
 
 
-def _refuse_current(path: Path, table: str, current_tables: Sequence[str]) -> None:
-    if table.lower() in {name.lower() for name in current_tables}:
+def _refuse_current(path: Path, table: str, current: Sequence[str]) -> None:
+    if table.lower() in {name.lower() for name in current}:
         cause = (
             f"table {table} has a key: its rows are current, and without them older versions would come back with "
             "another copy. Delete rows by their key (Shard.delete), and their tombstones with deletions_older_than"

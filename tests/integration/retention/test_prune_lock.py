@@ -13,7 +13,8 @@ import pytest
 import edgeshard
 from edgeshard.errors import MergeInProgressError, StorageIOError
 from edgeshard.files import locks
-from edgeshard.retention import plan, shrink, window
+from edgeshard.retention import plan, row_rules, shrink, window
+from tests.support.last_known import LastKnown
 from tests.support.processes import command
 from tests.support.stores import numbers
 
@@ -137,3 +138,23 @@ def test_a_prune_stops_if_the_master_is_replaced_meanwhile(merged: edgeshard.Sto
     for suffix in ("-wal", "-shm"):
         Path(f"{merged.master_path}{suffix}").unlink(missing_ok=True)
     assert [*range(ROWS)] == numbers(merged)
+
+
+@pytest.mark.parametrize(("keep_rows", "left"), [(0, []), (1, [ROWS])])
+def test_current_rows_stay_although_their_table_came_after_the_prune_had_begun(
+    merged: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, keep_rows: int, left: list[int]
+) -> None:
+    follow = row_rules.delete_old_rows
+
+    def merge_before(run: Any) -> int:
+        with merged.shard("other") as shard:
+            shard.write({"n": ROWS})
+            shard.write(LastKnown("inlet", 1.0))
+        merged.merge()
+        return follow(run)
+
+    monkeypatch.setattr(row_rules, "delete_old_rows", merge_before)
+    merged.prune(keep_rows=keep_rows)
+    assert left == numbers(merged)
+    assert [("inlet",)] == merged.query("SELECT sensor FROM last_known")
+    assert () == merged.verify(deep=True).errors
