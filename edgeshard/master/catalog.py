@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from edgeshard import format, sqlite
-from edgeshard.records import ddl, promote
+from edgeshard.records import ddl, keys, promote
 from edgeshard.records.json_values import to_json
 from edgeshard.records.keys import Key
 from edgeshard.records.renames import Arrow
@@ -272,6 +272,14 @@ def load_keys(connection: Connection) -> dict[str, Key]:
         name: Key(tuple(json.loads(columns)), conflict, bool(has_history))
         for name, columns, conflict, has_history in rows
     }
+
+
+def current_tables(connection: Connection) -> tuple[str, ...]:
+    """Return the tables that hold the current rows of keyed tables, and their tombstones.
+
+    Only the rule for tombstones deletes any of these.
+    """
+    return keys.current_tables(load_keys(connection))
 
 
 def insert_key(connection: Connection, table: str, columns: str, conflict: str, has_history: int) -> None:

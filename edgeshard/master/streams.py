@@ -178,7 +178,7 @@ def find(connection: Connection, stream_id: bytes) -> tuple[int, str] | None:
 def find_with_origin(connection: Connection, stream_id: bytes) -> tuple[int, str, str] | None:
     """Return the number and the agent of a stream, and when it began, or None if the database does not know it.
 
-    The agent and the time are "" if nothing but a note of a removed shard, or a receipt, says that it has rows.
+    The agent and the time are "" if the database knows the stream only from a note of a removed shard, or a receipt.
     """
     rows = sqlite.fetch(
         connection,

@@ -191,7 +191,12 @@ class WriterMeter:
 
     @contextlib.contextmanager
     def closing(self, connection: Connection, *, checkpoints: bool) -> Iterator[None]:
-        """Record the final count, including what the block writes, if that makes a last checkpoint."""
+        """Record the final count once the block has closed the connection.
+
+        Args:
+            connection: the shard's connection.
+            checkpoints: whether closing it makes a checkpoint, which is counted as well.
+        """
         logged = sqlite.wal_bytes_written(connection)
         with counted() if checkpoints else contextlib.nullcontext(WriteCount()) as count:
             yield

@@ -16,7 +16,7 @@ _OTHER_PAGES: Final = 8
 def droppable_bytes(connection: Connection) -> int:
     """Return about how many bytes of the master are rows that may be dropped."""
     used = sqlite.used_bytes(connection) - _fixed_bytes(connection)
-    current = {table.lower() for table in keys.current_tables(catalog.load_keys(connection))}
+    current = {table.lower() for table in catalog.current_tables(connection)}
     names = catalog.record_tables(connection)
     if not current:
         return max(0, used)

@@ -147,7 +147,8 @@ def declaration(cls: Any) -> tuple[Any, ...]:
 def is_same_declaration(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
     """Return whether two declarations are of one class, which was not decorated again in between.
 
-    A class that attrs or `dataclasses` makes of another one, with slots, has all attributes of that one.
+    The classes themselves are compared as well: one that attrs or `dataclasses` makes of another, to give it slots, has
+    all attributes of the other.
     """
     return all(map(operator.is_, left, right))
 

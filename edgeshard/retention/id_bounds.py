@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeshard import sqlite
 from edgeshard.master import arrivals, catalog, extents, identity
 from edgeshard.master.clock_trust import TrustedClock
-from edgeshard.retention.scope import Scope, current_tables
+from edgeshard.retention.scope import Scope
 from edgeshard.sqlite import Connection, quote
 
 
@@ -32,7 +32,7 @@ def bound_by_count(connection: Connection, scope: Scope, rows: int) -> int:
     """Return the id below which all but this many of the newest rows are; it divides no transaction."""
     if rows == 0:
         return extents.transaction_boundary(connection, identity.next_id(connection))
-    current = {name.lower() for name in current_tables(connection)}
+    current = {name.lower() for name in catalog.current_tables(connection)}
     names = scope.tables or [name for name in catalog.record_tables(connection) if name.lower() not in current]
     # ordered by id, so that SQLite merges the tables' own orders, and collects nothing
     ids = " UNION ALL ".join(f"SELECT _id FROM {quote(name)}" for name in names)

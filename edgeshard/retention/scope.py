@@ -24,7 +24,8 @@ class Scope:
 
     Attributes:
         path: the master, for errors.
-        tables: delete only rows of these tables; None: of all but the current ones; see `current_tables`.
+        tables: delete only rows of these tables; None: of all but `catalog.current_tables`, which are looked up in the
+            transaction that deletes: a merge may bring the first keyed table while a prune is under way.
         tombstones_of: the keyed table whose tombstones `tables` holds; "" if no tombstones are meant.
         grace_s: the grace period of these tombstones, in seconds.
         deletable: the seqs that may be deleted, by stream number; None: all.
@@ -35,15 +36,6 @@ class Scope:
     tombstones_of: str = ""
     grace_s: float = 0.0
     deletable: Mapping[int, Sequence[Range]] | None = None
-
-
-def current_tables(connection: Connection) -> tuple[str, ...]:
-    """Return the tables with the current rows of keyed tables, and with their tombstones.
-
-    Only the rule for tombstones deletes any of these. They are looked up in the transaction that deletes, because a
-    merge may bring the first keyed table while a prune is under way.
-    """
-    return keys.current_tables(catalog.load_keys(connection))
 
 
 def find_scope(connection: Connection, path: Path, rules: Rules) -> tuple[Scope, tuple[str, ...]]:

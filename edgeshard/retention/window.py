@@ -20,7 +20,7 @@ from edgeshard.retention import bookkeeping, by_hand, plan
 from edgeshard.retention.pace import pause
 from edgeshard.retention.plan import PruneBatch, Window
 from edgeshard.retention.run import PruneRun
-from edgeshard.retention.scope import Scope, current_tables
+from edgeshard.retention.scope import Scope
 from edgeshard.sqlite import Connection, quote
 
 #: How often what a transaction depends on is read again because others changed it before the master was locked.
@@ -208,7 +208,7 @@ def select(connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
     window = load_window(connection, ids)
     must_stay = [] if scope.deletable is None else plan.not_deletable(window, scope.deletable)
     if scope.tables is None:
-        wanted = subtract(window.present, _ids_of_tables(connection, current_tables(connection), ids))
+        wanted = subtract(window.present, _ids_of_tables(connection, catalog.current_tables(connection), ids))
     else:
         wanted = _ids_of_tables(connection, scope.tables, ids)
     selected = subtract(wanted, must_stay)

@@ -208,6 +208,5 @@ def allow_only_reading(connection: apsw.Connection, schemas: Iterable[str]) -> N
 
     connection.authorizer = authorize
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 1)  # a view can do no more than the SQL that reads it
-    # a plan may follow from what ANALYZE found, and "LIKE ?" may use an index: statements run once, so they are planned
-    # for their values
+    # a user's SQL is planned for its values: then SQLite uses what ANALYZE found, and an index for "LIKE ?"
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 0)
