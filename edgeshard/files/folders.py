@@ -43,8 +43,8 @@ def make_folder(path: Path, store: Path | None = None) -> None:
     try:
         if not path.is_dir():
             _make_missing(path, store)
-        if not path.is_dir():
-            raise StorageIOError("make folder", path, "something else has this name; choose another path")
+            if not path.is_dir():
+                raise StorageIOError("make folder", path, "something else has this name; choose another path")
         _warn_if_remote(path.stat().st_dev)
     except OSError as error:
         raise explain_os_error(error, "make folder", path) from error

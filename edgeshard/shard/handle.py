@@ -256,7 +256,8 @@ class Handle:
         if now >= self._upkeep_at:
             self._do_upkeep(now)
         if now >= self._follow_at and self._draft is None and not self._is_wal_unsynced:
-            self._follow_at = self._wal_limit.follow(self._connection, now)
+            with sqlite.translate_errors("check shard", self.path):
+                self._follow_at = self._wal_limit.follow(self._connection, now)
         if not self._depth:
             self._plan_check()
 
@@ -312,10 +313,10 @@ class Handle:
             with sqlite.translate_errors("make shard", self.path):
                 self._meter.add(draft.publish(2 if self.durability == "power" else 1))
                 self._connection = self._connect()
-            self._execute = self._connection.cursor().execute
-            self._files.remember()
-            self._meter.record_if_due(self._connection, monotonic())  # its agent may write no more for long
-            self._limit_wal()
+                self._execute = self._connection.cursor().execute
+                self._files.remember()
+                self._meter.record_if_due(self._connection, monotonic())  # its agent may write no more for long
+                self._limit_wal()
             if self._quota is not None:
                 self._quota.request_new()
             self._draft = None  # last: until then the handle cannot be used
@@ -335,11 +336,11 @@ class Handle:
             if fingerprint.identity(self.path) is not None:
                 return False
             self._draft = draft.renewed()
+            self._connection = self._draft.connection
+            self._execute = self._connection.cursor().execute
+            self._limit_wal_or_draft()
         except (OSError, sqlite.DatabaseFailure):
             return False
-        self._connection = self._draft.connection
-        self._execute = self._connection.cursor().execute
-        self._limit_wal_or_draft()
         self._restart_clock()
         self._stream_id = b""
         return True
@@ -401,13 +402,20 @@ class Handle:
             self._execute("BEGIN IMMEDIATE")
 
     def _end_unsynced_wal(self) -> None:
-        """Set up the connection again, after the transaction that may have begun the WAL."""
+        """Set up the connection again, after the transaction that may have begun the WAL.
+
+        Raises:
+            StorageError: that failed, and the handle is poisoned. No subclass that says that nothing was written: the
+                transaction may be committed.
+        """
         try:
             sqlite.set_synchronous(self._connection, DURABILITIES[self.durability])
             self._wal_limit.begin(self._connection)
         except BaseException as error:
             cause = f"an error left it without its settings ({error}); open it again"
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
+            if isinstance(error, sqlite.DatabaseFailure):
+                raise StorageError("use shard", self.path, cause) from error
             raise
         self._is_wal_unsynced = False
 

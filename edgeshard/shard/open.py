@@ -95,11 +95,10 @@ def open_shard(
         opened.callback(lock.release)
         is_there = draft.exists(str(path))
         quota = None if budget is None else opened.enter_context(contextlib.closing(Quota(root, budget, path)))
-        with _with_rescue_advice(str(path)):
+        with _with_rescue_advice(str(path)), sqlite.translate_errors("open shard", str(path)):
             if is_there:
                 if durability == "power":  # an earlier handle at "process" did not sync all names
-                    with sqlite.translate_errors("open shard", str(path)):
-                        folders.sync_path(folder)
+                    folders.sync_path(folder)
                 connection = opened.enter_context(contextlib.closing(_connect(str(path), durability, agent)))
                 new = None
             else:

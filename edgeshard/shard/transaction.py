@@ -153,7 +153,8 @@ class Transaction:
             cause = "an error in it undid it; write its rows again"
             raise TransactionError("commit to shard", handle.path, cause) from handle._aborted
         if self.depth:
-            handle._execute(f"RELEASE nested_{self.depth}")
+            with sqlite.translate_errors("end transaction in shard", handle.path):
+                handle._execute(f"RELEASE nested_{self.depth}")
             return
         last_id = handle._next_id - 1
         # the block may have begun the stream itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from pathlib import Path
@@ -38,19 +39,32 @@ def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_o
     assert " 0 violations" in done.stdout.splitlines()[-1]
 
 
+# all of these 468 points, because no other kind of fault reaches every statement
+@pytest.mark.parametrize("every", short_and_full("31", "1"))
+def test_whichever_statement_of_a_writer_fails_each_error_is_one_of_ours(every: str) -> None:
+    scenarios = [f"--scenario={name}" for name in ("write", "open_and_write", "close")]
+    done = sweep("--kind", "statement", *scenarios, "--every", every)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert " 0 violations" in done.stdout.splitlines()[-1]
+
+
 # -- what the sweep found ---------------------------------------------------------------------------------------------
 
 
 class Failing:
-    """Executes like a handle, but raises for statements that begin with some SQL."""
+    """Executes like a handle, but raises for statements that begin with some SQL, at most so many times."""
 
-    def __init__(self, handle: edgeshard.Shard, begins_with: str, error: type[Exception]) -> None:
+    def __init__(
+        self, handle: edgeshard.Shard, begins_with: str, error: type[Exception], times: float = math.inf
+    ) -> None:
         self._real: Any = handle._execute
         self._begins_with = begins_with
         self._error = error
+        self._times = times
 
     def __call__(self, sql: str, *arguments: Any) -> Any:
-        if sql.startswith(self._begins_with):
+        if sql.startswith(self._begins_with) and self._times:
+            self._times -= 1
             raise self._error
         return self._real(sql, *arguments)
 
@@ -82,6 +96,58 @@ def test_a_transaction_that_could_not_be_undone_says_so_by_an_error_of_ours(stor
             shard.write({"n": 3})
     store.merge()
     assert [1] == numbers(store)
+
+
+def test_a_block_that_could_not_be_ended_is_undone_and_says_so_by_an_error_of_ours(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        with shard.transaction():
+            shard.write({"n": 2})
+            shard._execute = Failing(shard, "RELEASE", apsw.NoMemError, times=1)  # type: ignore[assignment]
+            with pytest.raises(StorageError, match="end transaction"), shard.transaction():
+                shard.write({"n": 3})
+        shard.write({"n": 4})
+    store.merge()
+    assert [1, 2, 4] == numbers(store)
+
+
+@pytest.mark.parametrize("error", [apsw.NoMemError, apsw.BusyError, apsw.FullError])
+@pytest.mark.parametrize("step", ["sqlite.set_synchronous", "shard.wal_limit.WalLimit.begin"])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_settings_that_cannot_be_made_after_a_commit_never_say_that_nothing_was_written(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, is_new: bool, step: str, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    if not is_new:
+        with store.shard("agent") as shard:
+            shard.write({"n": 1})
+    with store.shard("agent") as shard:
+        with monkeypatch.context() as patch, pytest.raises(StorageError) as caught:
+            patch.setattr(f"edgeshard.{step}", fail)
+            shard.write({"n": 2})
+        assert type(caught.value) is StorageError
+        with pytest.raises(ShardPoisonedError):
+            shard.write({"n": 3})
+    store.merge()
+    assert [2] == numbers(store)[-1:]
+
+
+def test_a_limit_of_the_wal_that_cannot_follow_is_an_error_of_ours_and_tried_again(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise apsw.NoMemError
+
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        with monkeypatch.context() as patch, pytest.raises(StorageError, match="check shard"):
+            patch.setattr("edgeshard.shard.wal_limit.WalLimit.follow", fail)
+            shard.write({"n": 2})
+        shard.write({"n": 3})
+    store.merge()
+    assert [1, 3] == numbers(store)
 
 
 def test_a_row_that_found_the_log_locked_is_refused_and_the_handle_goes_on(store: edgeshard.Store) -> None:

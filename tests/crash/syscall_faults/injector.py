@@ -1,5 +1,7 @@
 """Let system calls fail on purpose: those of SQLite, and those that edgeshard and filelock make through ``os`` and `open`.
 
+Statements can fail as well, each before it does anything.
+
 SQLite's own unix VFS stays in place, and the calls below it are replaced: with ``xSetSystemCall``, which SQLite offers
 for this, and for fdatasync, which that does not cover, in apsw's table of imported functions. So each error takes the
 same path as a real one, including the shared memory and its locks. (A VFS written in Python is no substitute: an
@@ -48,6 +50,9 @@ _OS_CALLS = (
 #: `open`, and writing to what it returns.
 _OPEN, _WRITE = "io.open", "io.write"
 
+#: A statement that is about to be executed.
+_STATEMENT = "sql"
+
 #: What a fault of each kind returns from each call, as errno; a short call does a part of its work instead.
 KINDS: dict[str, dict[str, int]] = {
     "error": {
@@ -72,6 +77,7 @@ KINDS: dict[str, dict[str, int]] = {
     "denied": dict.fromkeys(("open", "unlink", "os.open", "os.unlink", "os.link", "os.mkdir", _OPEN), errno.EACCES),
     "interrupted": dict.fromkeys(("open", "pread64", "pwrite64", "ftruncate", "fcntl"), errno.EINTR),
     "short": dict.fromkeys(("pread64", "pwrite64"), 0),
+    "statement": {_STATEMENT: errno.ENOMEM},
 }
 #: These happen only once: SQLite would restart an interrupted call for ever.
 ONCE_ONLY = frozenset({"interrupted"})
@@ -117,6 +123,7 @@ class Injector:
             self._replace(os, name)
         self._replace(fcntl, "flock")
         self._replace_open()
+        apsw.connection_hooks.append(self._watch_statements)
 
     def arm(self, fault: Fault | None) -> None:
         """Start counting, and let the fault happen."""
@@ -172,6 +179,15 @@ class Injector:
         if call in ("open", "access", "stat", "lstat", "unlink"):
             return _ending(ctypes.string_at(first).decode(errors="replace"))
         return "" if call == "mmap" else self._names.get(first & 0xFFFFFFFF, "")
+
+    def _watch_statements(self, connection: apsw.Connection) -> None:
+        connection.exec_trace = self._trace_statement
+
+    def _trace_statement(self, _: apsw.Cursor, sql: str, __: object) -> bool:
+        """Let a statement fail as each can for lack of memory, before it did anything."""
+        if self._strike(_STATEMENT, " ".join(sql.split()[:3])):
+            raise apsw.NoMemError("out of memory")
+        return True
 
     def _replace(self, module: Any, name: str) -> None:
         real = getattr(module, name)
