@@ -95,7 +95,7 @@ def _pending(shard: Path) -> list[ImportState]:
     try:
         if not os.path.exists(shard):
             return []
-        source = own_rows.source(str(shard), partial(own_rows.open_to_read, str(shard)))
+        source = own_rows.source(str(shard), partial(own_rows.open_to_read, str(shard), has_file=True))
         return list(reading.read(source, ImportState, "raise"))
     except StorageError:
         if os.path.exists(shard):

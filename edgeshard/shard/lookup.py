@@ -106,18 +106,28 @@ class Reference:
 
 
 class Lookups:
-    """The references of one shard, open for reading; threads may share them."""
+    """The references of one shard, open for reading; threads may share them.
+
+    Args:
+        references: their files, by name.
+
+    Raises:
+        ConfigurationError: a name or a path is invalid, or there are too many.
+        StorageError: a reference cannot be read.
+    """
 
     def __init__(self, references: References) -> None:
-        connection = sqlite.open_in_memory("")
-        try:
-            sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-            self._references = _attach_all(connection, references)
-            self._budget = sqlite.limit_steps(connection)
-            sqlite.allow_only_reading(connection, [reference.name for reference in self._references])
-        except BaseException:
-            connection.close()
-            raise
+        _check_all(references)
+        with sqlite.translate_errors("open reference", ", ".join(os.fspath(path) for path in references.values())):
+            connection = sqlite.open_in_memory("")
+            try:
+                sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
+                self._references = _attach_all(connection, references)
+                self._budget = sqlite.limit_steps(connection)
+                sqlite.allow_only_reading(connection, [reference.name for reference in self._references])
+            except BaseException:
+                connection.close()
+                raise
         self._connection: Connection | None = connection
         self._lock = threading.RLock()
         self._is_busy = False
@@ -205,6 +215,7 @@ def attached_references(connection: Connection, references: References | None) -
     if references is None:
         yield
         return
+    _check_all(references)
     attached = _attach_all(connection, references)
     try:
         yield
@@ -232,7 +243,6 @@ def _damaged(references: Iterable[Reference], connection: Connection) -> Referen
 
 
 def _attach_all(connection: Connection, references: References) -> list[Reference]:
-    _check_all(references)
     found = [_find(name, path) for name, path in references.items()]
     return [_attach(connection, reference) for reference in found]
 

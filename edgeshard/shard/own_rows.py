@@ -30,23 +30,20 @@ _STREAM: Final = f"_id >> {format.SEQ_BITS}"
 _SEQ: Final = f"_id & {format.SEQ_MAX}"
 
 
-def open_to_read(path: str) -> Connection:
+def open_to_read(path: str, *, has_file: bool) -> Connection:
     """Open a shard for reading, next to its writer.
+
+    Args:
+        path: the shard.
+        has_file: whether a transaction was committed; before that, a shard is empty.
 
     Raises:
         StorageError: it cannot be read.
     """
     with sqlite.translate_errors("read shard", path):
-        connection = sqlite.connect(path, writable=False)
+        connection = sqlite.connect(path, writable=False) if has_file else sqlite.open_in_memory(format.SHARD_TABLES)
         sqlite.allow_interrupt(connection)
         return connection
-
-
-def open_empty() -> Connection:
-    """Open what a shard is before its first transaction is committed."""
-    connection = sqlite.open_in_memory(format.SHARD_TABLES)
-    sqlite.allow_interrupt(connection)
-    return connection
 
 
 def source(path: str, open_: Callable[[], Connection]) -> Source:
