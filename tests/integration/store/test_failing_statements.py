@@ -15,6 +15,7 @@ import apsw
 import pytest
 
 import edgeshard
+from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from tests.support.forms import others_slow
 from tests.support.records import NOON, Reading
@@ -38,6 +39,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "lookup": lambda store, folder: _look_up(store, folder / "snapshot.db"),
     "own rows": lambda store, _: _read_own(store, "agent"),
     "own rows, none yet": lambda store, _: _read_own(store, "new"),
+    "drawn table": lambda *_: sqlite.draw_rows(["name"], [["inlet"]], colour=False, width=80, unicode=False),
     "clock": lambda store, _: store.clock(),
     "confirm_clock": lambda store, _: store.confirm_clock(),
     "merge": lambda store, _: store.merge(),
@@ -59,7 +61,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
 #: About how many statements of a method are tried, at most.
 _POINTS = 50
 
-_ALWAYS = ("query, reference", "lookup", "own rows, none yet", "shell", "describe_query")
+_ALWAYS = ("query, reference", "lookup", "own rows, none yet", "shell", "describe_query", "drawn table")
 
 
 def _enter(block: contextlib.AbstractContextManager[object]) -> None:
