@@ -21,7 +21,8 @@ import attrs
 
 import edgeshard
 from tests.crash.syscall_faults.injector import KINDS, ONCE_ONLY, Fault, Injector
-from tests.crash.syscall_faults.scenarios import SCENARIOS, Account, Sample
+from tests.crash.syscall_faults.scenarios import SCENARIOS
+from tests.crash.syscall_faults.scenarios.account import Account
 
 MEMORY = "memory"
 _HEAP_STEP = 512
@@ -177,7 +178,7 @@ def check(account: Account) -> None:
     if report.quarantined:  # a merge reports what it failed to delete; the next one deletes it
         report = store.merge(sources)
     assert report.complete, report
-    account.check([row.data["n"] for row in store.read(edgeshard.AgentData)] + [row.n for row in store.read(Sample)])
+    account.check(account.numbers(store))
     verified = store.verify()
     assert verified.ok, verified
 
