@@ -109,19 +109,21 @@ class Lookups:
     """The references of one shard, open for reading; threads may share them."""
 
     def __init__(self, references: References) -> None:
-        connection = sqlite.open_in_memory("")
-        try:
-            sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-            self._references = _attach_all(connection, references)
-            self._budget = sqlite.limit_steps(connection)
-            sqlite.allow_only_reading(connection, [reference.name for reference in self._references])
-        except BaseException:
-            connection.close()
-            raise
+        found = _find_all(references)
+        self._paths = ", ".join(reference.path for reference in found)
+        with sqlite.translate_errors("open reference", self._paths):
+            connection = sqlite.open_in_memory("")
+            try:
+                sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
+                self._references = [_attach(connection, reference) for reference in found]
+                self._budget = sqlite.limit_steps(connection)
+                sqlite.allow_only_reading(connection, [reference.name for reference in self._references])
+            except BaseException:
+                connection.close()
+                raise
         self._connection: Connection | None = connection
         self._lock = threading.RLock()
         self._is_busy = False
-        self._paths = ", ".join(reference.path for reference in self._references)
         on_write = "A look-up only reads references; results are written with shard.write()"
         self._call = Call("look up", self._paths, "lookup(sql, {})", on_write, self._explain_tables)
 
@@ -205,7 +207,7 @@ def attached_references(connection: Connection, references: References | None) -
     if references is None:
         yield
         return
-    attached = _attach_all(connection, references)
+    attached = [_attach(connection, reference) for reference in _find_all(references)]
     try:
         yield
     except (sqlite.DatabaseFailure, QueryError) as error:
@@ -231,10 +233,9 @@ def _damaged(references: Iterable[Reference], connection: Connection) -> Referen
     return next((each for each in references if not sqlite.is_sound(connection, each.name)), None)
 
 
-def _attach_all(connection: Connection, references: References) -> list[Reference]:
+def _find_all(references: References) -> list[Reference]:
     _check_all(references)
-    found = [_find(name, path) for name, path in references.items()]
-    return [_attach(connection, reference) for reference in found]
+    return [_find(name, path) for name, path in references.items()]
 
 
 def _check_all(references: References) -> None:

@@ -42,11 +42,16 @@ def open_to_read(path: str) -> Connection:
         return connection
 
 
-def open_empty() -> Connection:
-    """Open what a shard is before its first transaction is committed."""
-    connection = sqlite.open_in_memory(format.SHARD_TABLES)
-    sqlite.allow_interrupt(connection)
-    return connection
+def open_empty(path: str) -> Connection:
+    """Open what a shard is before its first transaction is committed.
+
+    Raises:
+        StorageError: there is not enough memory.
+    """
+    with sqlite.translate_errors("read shard", path):
+        connection = sqlite.open_in_memory(format.SHARD_TABLES)
+        sqlite.allow_interrupt(connection)
+        return connection
 
 
 def source(path: str, open_: Callable[[], Connection]) -> Source:

@@ -95,13 +95,21 @@ def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
 
 
 def open_in_memory(script: str) -> Connection:
-    """Make a database without a file, to which others can be attached."""
+    """Make a database without a file, to which others can be attached.
+
+    Raises:
+        apsw.Error: there is not enough memory. Callers wrap this in `translate_errors`.
+    """
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
     connection = Connection(":memory:", flags=flags)
-    connection.execute(script)
-    guards.harden(connection)
-    temp_files.choose(connection)
-    guards.restrict(connection)
+    try:
+        connection.execute(script)
+        guards.harden(connection)
+        temp_files.choose(connection)
+        guards.restrict(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

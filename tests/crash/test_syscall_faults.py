@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from edgeshard.errors import (
 )
 from edgeshard.files import scan
 from edgeshard.sources import identity
-from edgeshard.sqlite import maintenance
+from edgeshard.sqlite import guards, maintenance
 from tests.crash.syscall_faults.command import sweep
+from tests.support import ordinary
 from tests.support.forms import short_and_full
 from tests.support.stores import numbers, shard_path
 
@@ -294,3 +296,36 @@ def test_one_failure_to_read_a_shard_does_not_set_it_aside_for_good_and_damage_i
             assert (1, ()) == (store.merge(keep_empty=True).rows, store.merge(keep_empty=True).quarantined)
             with store.shard("agent") as shard:
                 shard.write({"n": 2})
+
+
+def test_an_empty_database_in_memory_that_cannot_be_made_is_an_error_of_ours(
+    store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(connection: apsw.Connection) -> None:
+        if not connection.filename:
+            failed.append(1)
+            raise apsw.NoMemError
+        restrict(connection)
+
+    failed: list[int] = []
+    restrict = guards.restrict
+    reference = tmp_path / "patterns.db"
+    ordinary.run(reference, "CREATE TABLE patterns(n)")
+    store.shard("agent").close()
+    with store.shard("agent") as shard:
+        monkeypatch.setattr(guards, "restrict", fail)
+        uses: list[Callable[[], object]] = [
+            lambda: store.query("SELECT 1"),
+            lambda: store.describe_query("SELECT 1"),
+            lambda: list(store.read(edgeshard.AgentData)),
+            store.status,
+            lambda: store.merge(dry_run=True),
+            lambda: shard.query("SELECT 1"),
+            lambda: list(shard.read(edgeshard.AgentData)),
+            lambda: store.shard("other", reference={"patterns": reference}),
+        ]
+        for use in uses:
+            with pytest.raises(StorageError, match="memory") as caught:
+                use()
+            assert caught.value.path
+    assert len(uses) == len(failed)
