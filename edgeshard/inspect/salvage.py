@@ -38,6 +38,8 @@ from edgeshard.sources import attach, diff
 
 _ACTION = "salvage"
 
+_MERGE_ACTION = "merge what was salvaged from"
+
 #: Pages that are sampled to find out how large pages are.
 _SAMPLE_PAGES = 200
 
@@ -121,12 +123,12 @@ def _open_file(stack: contextlib.ExitStack, path: str) -> BinaryIO | None:
 
 def _merge(root: Path, rescued: str, found: Survey, report: SalvageReport) -> SalvageReport:
     """Merge what was read, and report what the master still lacks of the shard's streams."""
-    merged = _count_new(paths.master(root), rescued)
+    merged = _count_new(paths.master(root), rescued, report.path)
     report_of_merge = once.merge(root, [rescued], lock_wait_s=-1)
     reasons = [item.reason for item in report_of_merge.quarantined if item.path == rescued]
     reasons += [item.reason for item in report_of_merge.blocked if item.path == rescued]
     for reason in reasons:
-        raise StorageError("merge what was salvaged from", report.path, reason)
+        raise StorageError(_MERGE_ACTION, report.path, reason)
     gaps = _find_gaps(paths.master(root), {stream.stream_id for stream in found.streams.values()})
     return attrs.evolve(report, merged=merged, gaps=gaps)
 
@@ -139,13 +141,19 @@ def _find_gaps(master_path: Path, stream_ids: set[bytes]) -> tuple[Gap, ...]:
         connection.close()
 
 
-def _count_new(master_path: Path, rescued: str) -> int:
-    """Count the rescued rows that the master does not have."""
+def _count_new(master_path: Path, rescued: str, path: str) -> int:
+    """Count the rescued rows that the master does not have.
+
+    Raises:
+        StorageError: what was rescued from `path` cannot be opened, or the master cannot be read.
+    """
     init_store.make_master(master_path.parent, -1)
     connection = database.open_master(master_path, writable=False)
     try:
         run = attach.named_source(rescued)
         with attach.attached(connection, [run]), sqlite.read_snapshot(connection):
+            if run.quarantine is not None:
+                raise StorageError(_MERGE_ACTION, path, run.quarantine.reason)
             return diff.count_missing(connection, run.open(connection))
     finally:
         connection.close()

@@ -12,9 +12,9 @@ from edgeshard.exchange.import_lines import LineReader
 from edgeshard.exchange.import_tables import TableReader
 from edgeshard.files import scan
 from edgeshard.format import blocks
-from edgeshard.master import database
+from edgeshard.master import database, receipts
 from edgeshard.merge import merger, truncate
-from edgeshard.retention import plan, row_rules
+from edgeshard.retention import pace, plan, row_rules
 from edgeshard.shard import quota as shard_quota
 from edgeshard.shard import wal_limit
 from edgeshard.sqlite import connection as sqlite_connection
@@ -66,7 +66,7 @@ SCENARIOS: dict[str, Callable[[Account], Generator[None]]] = {
 
 
 def make_small(patch: Callable[[object, str, object], object]) -> None:
-    """Make limits small, so that little data needs several chunks and checkpoints by writers; and wait for no lock."""
+    """Make limits small, so that little data needs several chunks, windows and checkpoints; and wait for no lock."""
     real = sqlite_connection._busy_handler
     patch(sqlite_connection, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
     patch(wal_limit, "LEAST_BYTES", 12 << 10)
@@ -79,6 +79,8 @@ def make_small(patch: Callable[[object, str, object], object]) -> None:
     patch(blocks, "CHUNK_BYTES", 12_000)
     patch(merger, "_AGENTS_CHECKED", 2)
     patch(scan, "FRESH_S", -1.0)  # what a failing merge believes of a shard, the next one does not ask again
+    patch(pace, "PAUSE_S", 0.0)
+    patch(receipts, "_PAUSE_S", 0.0)
     patch(plan, "FIRST_ROWS", 3)
     patch(plan, "MIN_ROWS", 3)
     patch(row_rules, "_MIN_ROWS_NEAR_SIZE", 1)

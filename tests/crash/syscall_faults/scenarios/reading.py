@@ -77,21 +77,22 @@ def read_before_merge(account: Account) -> Generator[None]:
     """Ask a store that has no master yet."""
     store = prepare(account, "unmerged", lambda store: write_closed(store, "a", range(1, 6)))
     account.acknowledged.update(range(1, 6))
+    lines = store.root / "lines.ndjson"
+    lines.write_text('{"n": 0}\n{"n": 0}\n')
     questions: list[_Question] = [
         ("query", 0, lambda: len(store.query("select * from agent_data"))),
         ("describe", 1, lambda: len(store.describe_query("select _id from agent_data").columns)),
         ("read", 0, lambda: len(list(store.read(edgeshard.AgentData)))),
         ("status", 5, lambda: _waiting(store)),
         ("dry run", 5, lambda: _would_merge(store)),
-        ("import", 3, lambda: store.import_(_lines(account), agent="b", dry_run=True).rows),
+        ("import", 2, lambda: _would_import(store, lines)),
     ]
     yield from _ask(account, questions)
 
 
-def _lines(account: Account) -> Path:
-    path = account.root.parent / "lines.ndjson"
-    path.write_text("".join(f'{{"n": {n}}}\n' for n in range(3)))
-    return path
+def _would_import(store: edgeshard.Store, lines: Path) -> int | None:
+    report = store.import_(lines, dry_run=True)
+    return report.rows if report.complete else None
 
 
 def inspect(account: Account) -> Generator[None]:
@@ -131,7 +132,7 @@ def _make_merged(store: edgeshard.Store) -> None:
 
 def look_up(account: Account) -> Generator[None]:
     """Look up what another database has, and read what a shard still holds, before its first commit and after."""
-    reference = account.root.parent / "patterns.db"
+    reference = account.root / "patterns.db"
     ordinary.run(reference, "CREATE TABLE patterns(n)", "INSERT INTO patterns VALUES (?)", rows=[(1,), (2,)])
     account.acknowledged.update(range(1, 4))
     store = edgeshard.Store(account.root)
