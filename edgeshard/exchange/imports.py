@@ -147,20 +147,22 @@ class _FileRun:
         known = rows = 0
         continues = error = ""
         try:
-            while True:
-                states = self._load()
-                state = self._find_state(part, states)
-                known, continues = state.rows, "" if state.source == self._source else state.source
-                batches = part.batches(state)
-                first = next(batches, None)
-                if first is None and continues:  # its name is free for another file from now on
-                    first = Batch((), (), state)
-                # if another import of the agent was at work until the shard was opened, look again
-                if first is None or not self._open_shard() or self._load() == states:
-                    break
-            for batch in itertools.chain([first] if first else [], batches):
-                after = attrs.evolve(batch.after, source=self._source)
-                rows += self._write(part, batch, after)
+            with contextlib.ExitStack() as reading:
+                while True:
+                    states = self._load()
+                    state = self._find_state(part, states)
+                    known, continues = state.rows, "" if state.source == self._source else state.source
+                    reading.close()  # an error must not keep the file open
+                    batches = reading.enter_context(contextlib.closing(part.batches(state)))
+                    first = next(batches, None)
+                    if first is None and continues:  # its name is free for another file from now on
+                        first = Batch((), (), state)
+                    # if another import of the agent was at work until the shard was opened, look again
+                    if first is None or not self._open_shard() or self._load() == states:
+                        break
+                for batch in itertools.chain([first] if first else [], batches):
+                    after = attrs.evolve(batch.after, source=self._source)
+                    rows += self._write(part, batch, after)
         except EdgeshardError as refusal:
             error = refusal.cause if refusal.path in (self._path, self._real) else str(refusal)
         return ImportedTable(

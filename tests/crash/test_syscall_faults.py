@@ -25,6 +25,7 @@ from edgeshard.errors import (
     StorageIOError,
 )
 from edgeshard.files import scan
+from edgeshard.shard.shard import Shard
 from edgeshard.sources import attach, identity
 from edgeshard.sqlite import guards, maintenance
 from tests.crash.syscall_faults.command import sweep
@@ -344,3 +345,22 @@ def test_what_was_salvaged_and_cannot_be_opened_is_an_error_of_ours_and_can_be_s
         patch.setattr(attach, "_attach", fail)
         store.salvage(path)
     assert (1, 1) == ((report := store.salvage(path)).rows, report.merged)
+
+
+def test_an_import_that_failed_keeps_no_file_open_as_long_as_its_error_lives(
+    store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        errors.append(
+            StorageIOError("write to", str(store.root), "injected")
+        )  # as a handle keeps what made it unusable
+        raise errors[0]
+
+    errors: list[StorageIOError] = []
+    lines = tmp_path / "lines.ndjson"
+    lines.write_text('{"n": 1}\n')
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "write_many", fail)
+        assert ["injected" in reason for reason in store.import_(lines).files[0].errors] == [True]
+    assert str(lines) not in {os.path.realpath(entry.path) for entry in os.scandir("/proc/self/fd")}
+    assert 1 == store.import_(lines).rows
