@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +117,11 @@ def _whole_rows(pages: Pages) -> int:
 
 
 def _open_file(stack: contextlib.ExitStack, path: str) -> BinaryIO | None:
-    if not os.path.isfile(path):  # opening a FIFO would wait for its writer
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):  # opening a FIFO would wait for its writer
         return None
     return stack.enter_context(os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import re
@@ -17,6 +18,7 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.budget.quotas import QuotaRecord
 from edgeshard.errors import (
+    ConfigurationError,
     DamagedError,
     DiskFullError,
     ShardPoisonedError,
@@ -24,7 +26,11 @@ from edgeshard.errors import (
     StorageError,
     StorageIOError,
 )
-from edgeshard.files import scan
+from edgeshard.exchange import import_state
+from edgeshard.files import atomic_file, paths, scan
+from edgeshard.inspect import salvage
+from edgeshard.master import replaced
+from edgeshard.merge import reap
 from edgeshard.shard.shard import Shard
 from edgeshard.sources import attach, identity
 from edgeshard.sqlite import guards, maintenance
@@ -364,3 +370,98 @@ def test_an_import_that_failed_keeps_no_file_open_as_long_as_its_error_lives(
         assert ["injected" in reason for reason in store.import_(lines).files[0].errors] == [True]
     assert str(lines) not in {os.path.realpath(entry.path) for entry in os.scandir("/proc/self/fd")}
     assert 1 == store.import_(lines).rows
+
+
+def _import(store: edgeshard.Store, path: Path) -> None:
+    """Import a file, and raise what the report says if that failed: a failure of the storage, or a mistake of a user."""
+    for reason in store.import_(path).files[0].errors:
+        raise StorageIOError("import", str(path), reason) if "no such file" not in reason else AssertionError(reason)
+
+
+def _check_target(store: edgeshard.Store, path: Path) -> None:
+    try:
+        atomic_file._check_target(str(path), store.master_path, "export to", force=True)
+    except ConfigurationError as error:
+        raise AssertionError(error) from error
+
+
+def _lock(store: edgeshard.Store) -> Path:
+    return shard_path(store, "agent").with_suffix(".lock")
+
+
+def _refuse_looks(patch: pytest.MonkeyPatch, name: str) -> None:
+    """Let each look at a file of this name fail."""
+
+    def refuse(real: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def look(path: Any, **options: Any) -> os.stat_result:
+            if not isinstance(path, int) and os.path.basename(os.fspath(path)) == name:
+                raise OSError(errno.EIO, "Input/output error", path)
+            return real(path, **options)
+
+        return look
+
+    patch.setattr(os, "stat", refuse(os.stat))
+    patch.setattr(os, "lstat", refuse(os.lstat))
+
+
+#: What looks whether a file is there, by what it would do if it took an error for "no".
+LOOKS: dict[str, tuple[str, Callable[[edgeshard.Store], object]]] = {
+    "import rows again": ("agent.db", lambda store: import_state.load(store.root, "agent")),
+    "call a file that is there missing": ("lines.ndjson", lambda store: _import(store, store.root / "lines.ndjson")),
+    "remove the lock of a shard": ("agent.db", lambda store: reap.remove_leftovers(_lock(store), ())),
+    "leave a WAL to the next master": (
+        "master.db-wal",
+        lambda store: replaced.move_side_files(store.master_path, store.root / "kept.db"),
+    ),
+    "leave a WAL unsynced": ("master.db-wal", lambda store: sqlite.sync_file(str(store.master_path))),
+    "salvage without the WAL": (
+        "agent.db-wal",
+        lambda store: salvage._open_file(contextlib.ExitStack(), paths.wal(shard_path(store, "agent"))),
+    ),
+    "replace a master": (
+        "master.db",
+        lambda store: atomic_file._rename_if_free(str(_lock(store)), str(store.master_path)),
+    ),
+    "call a folder missing": ("shards", lambda store: _check_target(store, shard_path(store, "bundle"))),
+    "replace the master by a bundle": ("master.db", lambda store: _check_target(store, store.master_path)),
+}
+
+
+@pytest.mark.parametrize(("name", "look"), LOOKS.values(), ids=LOOKS)
+def test_a_file_that_cannot_be_looked_at_is_not_taken_for_one_that_is_not_there(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, name: str, look: Callable[[edgeshard.Store], object]
+) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    store.merge(keep_empty=True)
+    with store.shard("agent") as shard:
+        shard.write({"n": 2})
+    (store.root / "lines.ndjson").write_text('{"n": 3}\n')
+    reader = sqlite.connect(str(store.master_path), writable=True)
+    try:
+        sqlite.scalar(reader, "SELECT count(*) FROM agent_data")  # there is a WAL as long as it is open
+        before = store.master_path.stat().st_ino
+        with monkeypatch.context() as patch, pytest.raises((StorageIOError, OSError)):
+            _refuse_looks(patch, name)
+            look(store)
+        assert before == store.master_path.stat().st_ino
+        assert shard_path(store, "agent").exists() == _lock(store).exists()
+    finally:
+        reader.close()
+    store.merge()
+    assert [1, 2] == numbers(store)
+
+
+def test_a_file_is_not_taken_for_a_renamed_one_because_that_cannot_be_looked_at(
+    store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old.ndjson", tmp_path / "new.ndjson"
+    old.write_text('{"n": 1}\n')
+    assert 1 == store.import_(old, agent="a").rows
+    new.write_text('{"n": 1}\n{"n": 2}\n')
+    with monkeypatch.context() as patch:
+        _refuse_looks(patch, old.name)
+        report = store.import_(new, agent="a")
+    assert (0, [str(old)]) == (report.rows, re.findall(f"{tmp_path}/old[^:]*", report.files[0].tables[0].error))
+    assert (2, "") == ((again := store.import_(new, agent="a")).rows, again.files[0].tables[0].continues)
+    assert (0, [1, 1, 2]) == (store.import_(old, agent="a").rows, numbers(store))

@@ -19,8 +19,9 @@ def _import(account: Account, *files: Path) -> Generator[None]:
     yield
     report = attempt(account, lambda: store.import_(files))
     if report is not None:
-        for reason in _reasons(report):
-            account.errors[f"not imported: {reason.split(':')[0].split()[0]}"] = 1
+        if not report.complete:
+            assert _reasons(report)
+            account.errors["not imported"] = 1
         imported = report
     yield
     again = _import_all(store, files)
