@@ -465,3 +465,29 @@ def test_a_file_is_not_taken_for_a_renamed_one_because_that_cannot_be_looked_at(
     assert (0, [str(old)]) == (report.rows, re.findall(f"{tmp_path}/old[^:]*", report.files[0].tables[0].error))
     assert (2, "") == ((again := store.import_(new, agent="a")).rows, again.files[0].tables[0].continues)
     assert (0, [1, 1, 2]) == (store.import_(old, agent="a").rows, numbers(store))
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_snapshot_of_another_programs_database_that_cannot_be_ended_is_an_error_of_ours(
+    store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    def connect(path: str, busy_timeout_s: float) -> apsw.Connection:
+        connection = real(path, busy_timeout_s)
+        connection.exec_trace = trace
+        return connection
+
+    def trace(_: object, sql: str, __: object) -> bool:
+        if sql == "ROLLBACK":
+            raise apsw.NoMemError
+        return True
+
+    real = sqlite.connect_untrusted
+    plant = tmp_path / "plant.db"
+    statements = [f"PRAGMA journal_mode={mode}", "CREATE TABLE readings(n int)", "INSERT INTO readings VALUES (1)"]
+    ordinary.run(plant, *statements)
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "connect_untrusted", connect)
+        report = store.import_(plant)
+    # while a batch is written, writers need not wait for the snapshot of a rollback journal
+    assert [mode == "delete"] == ["memory" in table.error for table in report.files[0].tables]
+    assert (1, True) == (report.rows + (again := store.import_(plant)).rows, again.complete)
