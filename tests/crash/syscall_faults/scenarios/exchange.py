@@ -109,7 +109,9 @@ def export(account: Account) -> Generator[None]:
     _hub(store).merge([old])
     assert _hub(store).verify().ok
     assert len(account.acknowledged) == _hub(store).verify().rows
-    assert [] == [path.name for path in store.root.iterdir() if ".new" in path.name and path != new]
+    store.export(new, force=True)
+    store.export(old, force=True)
+    assert [] == [path.name for path in store.root.iterdir() if ".new" in path.name]
 
 
 def receipt(account: Account) -> Generator[None]:

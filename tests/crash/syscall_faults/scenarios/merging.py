@@ -120,8 +120,9 @@ def watch(account: Account) -> Generator[None]:
     account.acknowledged.update(range(11, 15))
     listener = _Passes(account, writer)
     yield
-    watcher = listener.watcher = store.watcher(interval=0.001, rescan=60, observer="polling", listener=listener)
-    if attempt(account, watcher.open):
+    options: Any = {"interval": 0.001, "rescan": 60, "observer": "polling", "listener": listener}
+    watcher = listener.watcher = attempt(account, lambda: store.watcher(**options))
+    if watcher is not None and attempt(account, watcher.open):
         watcher.run()
     yield
     writer.attempt([100], lambda handle: handle.write(record(100)))
