@@ -40,7 +40,7 @@ from tests.support.forms import short_and_full
 from tests.support.stores import numbers, shard_path
 
 
-# the full sweep of the campaign has about 85,000 points
+# the full sweep of the campaign has about 243,000 points
 @pytest.mark.parametrize("every", short_and_full("5003", "251"))
 def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_of_ours(every: str) -> None:
     done = sweep("--every", every)
@@ -141,6 +141,24 @@ def test_settings_that_cannot_be_made_after_a_commit_never_say_that_nothing_was_
             shard.write({"n": 3})
     store.merge()
     assert [2] == numbers(store)[-1:]
+
+
+@pytest.mark.parametrize("error", [apsw.NoMemError, apsw.FullError])
+def test_a_handle_whose_file_was_made_and_not_set_up_closes_it(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    shard = store.shard("agent")
+    with monkeypatch.context() as patch, pytest.raises(StorageError) as caught:
+        patch.setattr("edgeshard.shard.wal_limit.WalLimit.begin", fail)
+        shard.write({"n": 1})
+    shard.close()
+    open_files = {os.path.basename(os.path.realpath(entry.path)) for entry in os.scandir("/proc/self/fd")}
+    assert set() == {name for name in open_files if name.startswith("agent.db")}, caught.value
+    store.merge()
+    assert [1] == numbers(store)
 
 
 def test_a_limit_of_the_wal_that_cannot_follow_is_an_error_of_ours_and_tried_again(

@@ -1,4 +1,4 @@
-"""Sweep over faults: let every system call of a write, a merge, a close or a snapshot fail once, or from there on.
+"""Sweep over faults: let every system call and every SQL statement of a scenario fail once, or from there on.
 
 A *point* is a call (SQLite's, or edgeshard's own), a kind of failure, and whether only this call fails or also all that
 follow. For kind "memory" it is a limit of SQLite's heap, in steps of `_HEAP_STEP` bytes: larger allocations fail. After

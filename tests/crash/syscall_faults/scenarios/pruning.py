@@ -45,7 +45,7 @@ def _prune(account: Account, action: Callable[[], PruneReport], rows: int) -> No
     """Prune; if that succeeds, so many rows are gone."""
     report = attempt(account, action)
     if report is not None:
-        assert rows >= report.rows, report  # a merge that failed to tidy up may have deleted some
+        assert rows == report.rows, report
         account.refuse_unknown()
 
 
@@ -79,7 +79,7 @@ def prune_after_merge(account: Account) -> Generator[None]:
 
 
 def prune_by_size(account: Account) -> Generator[None]:
-    """Prune the oldest rows until the master is small enough, which one large row prevents."""
+    """Prune the oldest rows until the master is small enough."""
     store = prepare(account, "large rows", _make_large)
     account.acknowledged.update((6, 7))
     account.doubt([1, 2, 3], [4], [5])
