@@ -78,21 +78,30 @@ def _private_folder(root: Path) -> Iterator[Path]:
     """
     for name in filter(_FOLDER_NAME.fullmatch, os.listdir(root)):
         _remove_leftover(root / name)
-    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=root) as folder, _opened_folder(folder) as handle:
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=root))
+    with _opened_folder(folder) as handle:
         locks.lock_open_file(handle, folder)
-        yield Path(folder)
+        try:
+            yield folder
+        finally:
+            _remove(folder)
 
 
 def _remove_leftover(folder: Path) -> None:
-    """Remove the folder of a salvage that was killed; if somebody put another file into it, that file stays."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened_folder(folder) as handle:
         if locks.lock_open_file(handle, folder):
-            names = os.listdir(folder)
-            made = list(filter(_is_rescued, names))
-            for name in made:
-                os.unlink(folder / name)
-            if made == names:
-                os.rmdir(folder)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that a salvage made; if somebody put another file into it, that file stays."""
+    # not tempfile.TemporaryDirectory: where deleting is denied, it tries again until Python's stack is used up
+    names = os.listdir(folder)
+    made = list(filter(_is_rescued, names))
+    for name in made:
+        os.unlink(folder / name)
+    if made == names:
+        os.rmdir(folder)
 
 
 def _is_rescued(name: str) -> bool:
@@ -102,7 +111,7 @@ def _is_rescued(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened_folder(folder: str | Path) -> Iterator[int]:
+def _opened_folder(folder: Path) -> Iterator[int]:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield handle

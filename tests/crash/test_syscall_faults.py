@@ -18,6 +18,7 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.budget.quotas import QuotaRecord
 from edgeshard.errors import (
+    AccessError,
     ConfigurationError,
     DamagedError,
     DiskFullError,
@@ -524,3 +525,21 @@ def test_a_salvage_removes_what_one_left_that_was_killed_and_nothing_else(store:
     assert {users, others} == {path for path in store.root.iterdir() if path.name.startswith("salvage-")}
     assert ["notes.txt"] == os.listdir(users)
     assert 4 == len(os.listdir(others))
+
+
+def test_a_salvage_that_may_not_delete_its_copy_says_so(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, **options: Any) -> None:
+        if os.path.basename(os.fspath(path)).startswith("rescued.db"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        unlink(path, **options)
+
+    unlink = os.unlink
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    with monkeypatch.context() as patch, pytest.raises(AccessError):
+        patch.setattr(os, "unlink", refuse)
+        store.salvage(shard_path(store, "agent"))
+    assert 1 == store.salvage(shard_path(store, "agent")).rows
+    assert [] == list(store.root.glob("salvage-*"))
