@@ -135,7 +135,7 @@ def forget_peer(account: Account) -> Generator[None]:
     done = attempt(account, lambda: store.forget_peer(hub))
     yield
     assert done is None or () == store.status().peers
-    if done is None:
+    if store.status().peers:  # or else what failed was the sync of the commit
         store.forget_peer(hub)
     assert () == store.status().peers
     assert 0 == store.prune(keep_rows=0, only_receipted=True).rows

@@ -143,7 +143,7 @@ def confirm_clock(account: Account) -> Generator[None]:
     confirmed = attempt(account, store.confirm_clock)
     assert confirmed is None or confirmed.confirmed
     yield
-    assert store.clock().awaits_confirmation == (confirmed is None)
+    assert confirmed is None or not store.clock().awaits_confirmation  # what failed may have been the sync
     assert store.confirm_clock().confirmed
     store.prune(older_than="20d")
     account.refuse_unknown()
