@@ -353,7 +353,7 @@ class Store:
         from edgeshard.exchange import imports
         from edgeshard.merge import once
 
-        named = _checked_paths(files, "import", "import_", "a file")
+        named, table = _checked_paths(files, "import", "import_", "a file"), _table_name(table)
         if not dry_run:
             self.init()
         open_shard = partial(self.shard, durability="power")
@@ -1483,10 +1483,16 @@ def _inventory(said: str | os.PathLike[str] | BinaryIO | handles.Inventory) -> h
     if isinstance(said, inventory.Inventory):
         return said
     if isinstance(said, (str, os.PathLike)):
-        return inventory.load(said)
+        return inventory.load(paths.checked(said, "read ranges", "the file"))
+    if not hasattr(said, "read"):
+        cause = f"give the path of a file, an open binary file, or what Store.ranges() returned, not {said!r:.80}"
+        raise ConfigurationError("read ranges", "", cause)
     name = str(getattr(said, "name", "stream")).replace("<stdin>", "standard input")
     with sqlite.translate_errors("read ranges", name):
-        return inventory.parse(said.read(inventory.BYTES_MAX + 1), name)
+        text = said.read(inventory.BYTES_MAX + 1)
+    if not isinstance(text, bytes):
+        raise ConfigurationError("read ranges", name, 'it was opened in text mode; open it with open(path, "rb")')
+    return inventory.parse(text, name)
 
 
 def _checked_paths(given: Any, action: str, called: str, name: str) -> list[str]:

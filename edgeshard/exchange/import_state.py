@@ -96,7 +96,7 @@ def _pending(shard: Path) -> list[ImportState]:
         if not fingerprint.exists(shard):
             return []
     try:
-        source = own_rows.source(str(shard), partial(own_rows.open_to_read, str(shard)))
+        source = own_rows.source(str(shard), partial(own_rows.open_to_read, str(shard), has_file=True))
         return list(reading.read(source, ImportState, "raise"))
     except StorageError:
         with sqlite.translate_errors("read shard", str(shard)):

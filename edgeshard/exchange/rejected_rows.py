@@ -6,18 +6,14 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import ConfigurationError
 from edgeshard.master import database, rejected
 from edgeshard.master.rejected import Listed
+from edgeshard.master.why import checked as checked_why
 from edgeshard.reports import Rejected, RejectedRange, RejectedReport
-
-#: The longest reason of a user, in characters.
-_WHY_CHARS_MAX: Final = 1_000
 
 
 def report(path: Path, limit: int) -> RejectedReport:
@@ -47,9 +43,7 @@ def dismiss(path: Path, why: str, table: str, *, dry_run: bool) -> RejectedRepor
         ConfigurationError: `why` is empty or too long.
         StorageError: the master cannot be read or written.
     """
-    if not why.strip() or len(why) > _WHY_CHARS_MAX:
-        cause = f"why must be a text of 1 to {_WHY_CHARS_MAX} characters, for those who read the report later"
-        raise ConfigurationError("dismiss rejected rows of", path, cause)
+    why = checked_why(why, "dismiss rejected rows of", path)
     if dry_run:
         before = report(path, 0)
         wanted = tuple(item for item in before.rejected if table.lower() in ("", item.table.lower()))

@@ -65,15 +65,16 @@ def checked(given: object, action: str, name: str) -> str:
         name: how the message calls the argument.
 
     Raises:
-        ConfigurationError: it is something else, or contains U+0000.
+        ConfigurationError: it is something else, or contains what no path does: U+0000, or half of a surrogate pair.
     """
     try:
         path = os.fspath(given)  # type: ignore[call-overload]
-    except TypeError:
-        path = None
-    if not isinstance(path, str) or "\0" in path:
+        is_possible = isinstance(path, str) and b"\0" not in os.fsencode(path)
+    except (TypeError, UnicodeEncodeError):
+        is_possible = False
+    if not is_possible:
         raise ConfigurationError(action, "", f"{name} must be a str or a Path, got {given!r:.200}")
-    return path
+    return str(path)
 
 
 def master(root: Path) -> Path:

@@ -92,11 +92,6 @@ def clip(ranges: Sequence[Range], to: Range) -> list[Range]:
     return clipped
 
 
-def around(ranges: Sequence[Range], to: Range) -> list[Range]:
-    """Return those of sorted, disjoint ranges that overlap `to` or are adjacent to it, by binary search."""
-    return list(ranges[_places_around(ranges, to)])
-
-
 def add(ranges: list[Range], added: Iterable[Range]) -> None:
     """Add seqs to sorted, disjoint, non-adjacent ranges in place. It looks only at those around what is added."""
     new = union(added)

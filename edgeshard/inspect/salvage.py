@@ -41,8 +41,6 @@ from edgeshard.sources import attach, diff
 
 _ACTION = "salvage"
 
-_MERGE_ACTION = "merge what was salvaged from"
-
 #: The folder with what was rescued, while it is merged: how its name begins, and all of it.
 _FOLDER_PREFIX: Final = "salvage-"
 
@@ -191,9 +189,13 @@ def _merge(root: Path, rescued: str, found: Survey, report: SalvageReport) -> Sa
     reasons = [item.reason for item in report_of_merge.quarantined if item.path == rescued]
     reasons += [item.reason for item in report_of_merge.blocked if item.path == rescued]
     for reason in reasons:
-        raise StorageError(_MERGE_ACTION, report.path, reason)
+        raise _not_merged(report.path, reason)
     gaps = _find_gaps(paths.master(root), {stream.stream_id for stream in found.streams.values()})
     return attrs.evolve(report, merged=merged, gaps=gaps)
+
+
+def _not_merged(path: str, reason: str) -> StorageError:
+    return StorageError("merge what was salvaged from", path, reason)
 
 
 def _find_gaps(master_path: Path, stream_ids: set[bytes]) -> tuple[Gap, ...]:
@@ -205,18 +207,14 @@ def _find_gaps(master_path: Path, stream_ids: set[bytes]) -> tuple[Gap, ...]:
 
 
 def _count_new(master_path: Path, rescued: str, path: str) -> int:
-    """Count the rescued rows that the master does not have.
-
-    Raises:
-        StorageError: what was rescued from `path` cannot be opened, or the master cannot be read.
-    """
+    """Count the rows rescued from a shard with this path that the master does not have."""
     init_store.make_master(master_path.parent, -1)
     connection = database.open_master(master_path, writable=False)
     try:
         run = attach.named_source(rescued)
         with attach.attached(connection, [run]), sqlite.read_snapshot(connection):
-            if run.quarantine is not None:
-                raise StorageError(_MERGE_ACTION, path, run.quarantine.reason)
+            if run.quarantine:
+                raise _not_merged(path, run.quarantine.reason)
             return diff.count_missing(connection, run.open(connection))
     finally:
         connection.close()

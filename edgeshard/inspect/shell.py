@@ -44,7 +44,9 @@ def shell(path: Path, folder: Path) -> Iterator[Any]:
     """
     connection = database.open_to_read(path)
     try:
-        yield _make(connection, folder)
+        with sqlite.translate_errors("open shell on", str(path)):
+            made = _make(connection, folder)
+        yield made
     finally:
         connection.close()
 

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Final
 
 from edgeshard import format, sqlite
@@ -19,6 +20,7 @@ from edgeshard.files import paths
 from edgeshard.format.ranges import Range, intersect, subtract
 from edgeshard.master import blocked_rows, database, identity, row_states, streams, written_off
 from edgeshard.master.row_states import StreamRows
+from edgeshard.master.why import checked as checked_why
 from edgeshard.merge import locks
 from edgeshard.reports import AcceptLossReport, Gap
 from edgeshard.retention import by_hand
@@ -28,9 +30,6 @@ _ACTION: Final = "accept loss in"
 
 #: How many runs of rows one transaction records, so that it keeps a merger waiting for less than 50 ms.
 _STEP_RUNS: Final = 2_000
-
-#: The most characters of a reason.
-_WHY_CHARS_MAX: Final = 1_000
 
 #: How many digits of a stream's id may stand for it, if no other id begins with them.
 _DIGITS_MIN: Final = 6
@@ -49,9 +48,7 @@ def accept_loss(
     """Record rows as written off; see `Store.accept_loss`."""
     path = paths.master(root)
     wanted = _parse_seqs(seqs, path)
-    if not why.strip() or len(why) > _WHY_CHARS_MAX:
-        cause = f"why must be a text of 1 to {_WHY_CHARS_MAX} characters, for those who read the report later"
-        raise ConfigurationError(_ACTION, path, cause)
+    why = checked_why(why, _ACTION, path)
     with (
         locks.merge_lock_held(root, lock_wait_s, lambda: False),
         contextlib.closing(database.open_master(path, writable=not dry_run)) as connection,
@@ -97,6 +94,10 @@ def _choose(
     Raises:
         ConfigurationError: there is none, or several where one must be meant.
     """
+    if not isinstance(stream, (str, NoneType)):
+        raise ConfigurationError(
+            _ACTION, path, f"stream must be the id of a stream, in hexadecimal, got {stream!r:.80}"
+        )
     of_agent = [item for item in known if agent is None or item.agent_id == agent]
     if agent is not None and not of_agent:
         raise ConfigurationError(_ACTION, path, f"no row of an agent {agent!r:.220} is known here; see its status")
@@ -113,12 +114,18 @@ def _choose(
 def _parse_seqs(seqs: str | tuple[int, int] | None, path: Path) -> Range | None:
     if seqs is None:
         return None
+    ends: Sequence[object] = ()
     if isinstance(seqs, str):
-        ends = seqs.split("-")
-        first, last = (int(end) if end.isdecimal() else 0 for end in (ends[0], ends[-1]))
-        is_valid = len(ends) <= 2
-    else:
-        (first, last), is_valid = seqs, True
-    if not is_valid or not 1 <= first <= last <= format.SEQ_MAX:
+        ends = [int(end) if end.isdecimal() else end for end in seqs.split("-")]
+    elif isinstance(seqs, (tuple, list)):
+        ends = seqs
+    match ends:
+        case [int(first)]:
+            last = first
+        case [int(first), int(last)]:
+            pass
+        case _:
+            first = last = 0
+    if not 1 <= first <= last <= format.SEQ_MAX:
         raise ConfigurationError(_ACTION, path, f"seqs must be like 73-82 or 73, got {seqs!r:.80}")
     return Range(first, last)

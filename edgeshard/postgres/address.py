@@ -85,6 +85,9 @@ def parse_dsn(dsn: str) -> Address:
         ConfigurationError: it is not valid, or psycopg is not installed.
     """
     parser = load_psycopg().pq.Conninfo
+    if not isinstance(dsn, str):
+        cause = f'the DSN must be a str, such as "postgresql://user@host/database", not {type(dsn).__name__}'
+        raise ConfigurationError("connect to PostgreSQL", "", cause)
     try:
         given = _options(parser.parse(dsn.encode()))
         default = _options(parser.get_defaults())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from typing import Final
 
@@ -37,11 +38,13 @@ def age_s(age: str | float | datetime.timedelta) -> float:
         if found is None or found[2] not in _AGE_UNITS_S:
             raise ValueError(f"age must be a number and a unit, such as 30d, 12h, 90m or 45s, got {age!r}")
         value = float(found[1]) * _AGE_UNITS_S[found[2]]
+    elif isinstance(age, (int, float)) and not isinstance(age, bool):
+        value = age
     else:
-        value = float(age)
+        raise ValueError(f"age must be a text such as 30d, a timedelta, or a number of seconds, got {age!r:.80}")
     if not 0 <= value <= _AGE_MAX_S:  # nor NaN
-        raise ValueError(f"age must be between 0 and 1000 years, got {age!r}")
-    return value
+        raise ValueError(f"age must be between 0 and 1000 years, got {age!r:.80}")
+    return float(value)
 
 
 def size_bytes(size: str | int) -> int:
@@ -58,8 +61,10 @@ def size_bytes(size: str | int) -> int:
         if found is None or (found[3] and not found[2]):
             raise ValueError(f"size must be a number and a unit, such as 500M, 2G or 512MiB, got {size!r}")
         value = int(float(found[1]) * (1024 if found[3] else 1000) ** _SIZE_EXPONENTS[found[2]])
-    else:
+    elif isinstance(size, (int, float)) and not isinstance(size, bool) and math.isfinite(size):
         value = int(size)
+    else:
+        raise ValueError(f"size must be a text such as 500M, or a number of bytes, got {size!r:.80}")
     if value < MIN_MAX_BYTES:
         raise ValueError(f"size must be at least 1M, got {size!r}")
     return value

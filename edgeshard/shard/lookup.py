@@ -106,16 +106,23 @@ class Reference:
 
 
 class Lookups:
-    """The references of one shard, open for reading; threads may share them."""
+    """The references of one shard, open for reading; threads may share them.
+
+    Args:
+        references: their files, by name.
+
+    Raises:
+        ConfigurationError: a name or a path is invalid, or there are too many.
+        StorageError: a reference cannot be read.
+    """
 
     def __init__(self, references: References) -> None:
-        found = _find_all(references)
-        self._paths = ", ".join(reference.path for reference in found)
-        with sqlite.translate_errors("open reference", self._paths):
+        _check_all(references)
+        with sqlite.translate_errors("open reference", ", ".join(os.fspath(path) for path in references.values())):
             connection = sqlite.open_in_memory("")
             try:
                 sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-                self._references = [_attach(connection, reference) for reference in found]
+                self._references = _attach_all(connection, references)
                 self._budget = sqlite.limit_steps(connection)
                 sqlite.allow_only_reading(connection, [reference.name for reference in self._references])
             except BaseException:
@@ -124,6 +131,7 @@ class Lookups:
         self._connection: Connection | None = connection
         self._lock = threading.RLock()
         self._is_busy = False
+        self._paths = ", ".join(reference.path for reference in self._references)
         on_write = "A look-up only reads references; results are written with shard.write()"
         self._call = Call("look up", self._paths, "lookup(sql, {})", on_write, self._explain_tables)
 
@@ -207,7 +215,8 @@ def attached_references(connection: Connection, references: References | None) -
     if references is None:
         yield
         return
-    attached = [_attach(connection, reference) for reference in _find_all(references)]
+    _check_all(references)
+    attached = _attach_all(connection, references)
     try:
         yield
     except (sqlite.DatabaseFailure, QueryError) as error:
@@ -233,9 +242,9 @@ def _damaged(references: Iterable[Reference], connection: Connection) -> Referen
     return next((each for each in references if not sqlite.is_sound(connection, each.name)), None)
 
 
-def _find_all(references: References) -> list[Reference]:
-    _check_all(references)
-    return [_find(name, path) for name, path in references.items()]
+def _attach_all(connection: Connection, references: References) -> list[Reference]:
+    found = [_find(name, path) for name, path in references.items()]
+    return [_attach(connection, reference) for reference in found]
 
 
 def _check_all(references: References) -> None:

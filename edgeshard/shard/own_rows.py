@@ -30,26 +30,18 @@ _STREAM: Final = f"_id >> {format.SEQ_BITS}"
 _SEQ: Final = f"_id & {format.SEQ_MAX}"
 
 
-def open_to_read(path: str) -> Connection:
+def open_to_read(path: str, *, has_file: bool) -> Connection:
     """Open a shard for reading, next to its writer.
+
+    Args:
+        path: the shard.
+        has_file: whether a transaction was committed; before that, a shard is empty.
 
     Raises:
         StorageError: it cannot be read.
     """
     with sqlite.translate_errors("read shard", path):
-        connection = sqlite.connect(path, writable=False)
-        sqlite.allow_interrupt(connection)
-        return connection
-
-
-def open_empty(path: str) -> Connection:
-    """Open what a shard is before its first transaction is committed.
-
-    Raises:
-        StorageError: there is not enough memory.
-    """
-    with sqlite.translate_errors("read shard", path):
-        connection = sqlite.open_in_memory(format.SHARD_TABLES)
+        connection = sqlite.connect(path, writable=False) if has_file else sqlite.open_in_memory(format.SHARD_TABLES)
         sqlite.allow_interrupt(connection)
         return connection
 

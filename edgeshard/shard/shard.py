@@ -439,7 +439,7 @@ class Shard(Handle):
         return self._open_file()
 
     def _open_file(self) -> sqlite.Connection:
-        return own_rows.open_empty(self.path) if self._draft is not None else own_rows.open_to_read(self.path)
+        return own_rows.open_to_read(self.path, has_file=self._draft is None)
 
     def _ensure_readable(self) -> None:
         if self._unusable is not None:

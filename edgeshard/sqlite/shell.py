@@ -14,6 +14,7 @@ import apsw
 import attrs
 
 from edgeshard.errors import printable
+from edgeshard.sqlite.causes import translate_errors
 from edgeshard.sqlite.connection import open_in_memory
 from edgeshard.sqlite.rows import Bindings, quote
 
@@ -89,9 +90,12 @@ def draw_rows(
         colour: whether to add the colours of a terminal.
         width: how many characters a line may have.
         unicode: whether to draw with Unicode's box characters, or with ASCII.
+
+    Raises:
+        StorageError: there is not enough memory.
     """
     columns = ", ".join(f"value ->> {n} AS {quote(name)}" for n, name in enumerate(names))
-    with contextlib.closing(open_in_memory("")) as connection:
+    with translate_errors("draw", "table"), contextlib.closing(open_in_memory("")) as connection:
         sql, bindings = f"SELECT {columns} FROM json_each(?)", (json.dumps(rows),)
         return draw_table(connection, sql, bindings, colour=colour, width=width, unicode=unicode)
 

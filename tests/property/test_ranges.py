@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeshard.format.ranges import Range, add, around, intersect, prefix, size, subtract, union
+from edgeshard.format.ranges import Range, add, clip, intersect, prefix, size, subtract, union
 
 ranges = st.lists(st.builds(lambda first, length: Range(first, first + length), st.integers(1, 40), st.integers(0, 8)))
 
@@ -34,9 +34,8 @@ def test_adding_to_ranges_in_place_is_their_union(items: list[Range], others: li
 
 
 @given(ranges, ranges.filter(bool))
-def test_what_is_around_some_seqs_is_all_that_overlaps_or_touches_them(items: list[Range], to: list[Range]) -> None:
-    touching = [item for item in union(items) if item.first <= to[0].last + 1 and item.last >= to[0].first - 1]
-    assert touching == around(union(items), to[0])
+def test_clip_is_what_a_set_has_in_an_interval(items: list[Range], to: list[Range]) -> None:
+    assert intersect(items, to[:1]) == clip(union(items), to[0])
 
 
 @given(ranges, ranges)

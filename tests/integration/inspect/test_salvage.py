@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import attrs
 import pytest
 
 import edgeshard
 from edgeshard import format
-from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError
+from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError, StorageError
 from edgeshard.inspect.pages import Pages
 from tests.support import damaged_shards
 from tests.support.forms import short_and_full
@@ -77,6 +78,19 @@ def test_the_rows_beside_a_damaged_page_are_merged_and_those_on_it_are_named(sto
     assert (report.rows, 0, report.gaps) == (again.rows, again.merged, again.gaps)
     assert () == store.verify().errors
     assert {"shards", "master.db", "merge.lock"} == {path.name.split("-")[0] for path in store.root.iterdir()}
+
+
+def test_a_salvage_that_cannot_attach_what_it_rescued_says_why_and_can_be_repeated(
+    store: edgeshard.Store, bad: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise apsw.NoMemError("out of memory")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="merge what was salvaged from") as caught:
+        patch.setattr("edgeshard.sources.attach.sqlite.attach", fail)
+        store.salvage(bad)
+    assert str(bad) == caught.value.path
+    assert 300 == store.salvage(bad).merged
 
 
 @pytest.mark.parametrize("page", ["agent_data", "_edgeshard_indexes", "_edgeshard_ranges"])

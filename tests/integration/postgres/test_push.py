@@ -418,6 +418,24 @@ def test_a_server_that_reads_from_one_snapshot_a_transaction_gets_each_row_once(
     assert list(range(401)) == numbers(pg)
 
 
+@pytest.mark.parametrize("divided_at", [1, 5, 9])
+def test_ranges_that_somebody_has_divided_do_not_keep_a_push_from_ending(
+    store: edgeshard.Store, pg: str, divided_at: int
+) -> None:
+    with store.shard("a") as shard:
+        shard.write_many({"n": n} for n in range(10))
+        store.merge()
+        store.push(pg)
+        do(pg, f"insert into edgeshard_ranges select stream, {divided_at + 1}, last from edgeshard_ranges")
+        do(pg, f"update edgeshard_ranges set last = {divided_at} where first = 1")
+        shard.write_many({"n": n} for n in range(10, 13))
+        store.merge()
+    assert 3 == store.push(pg).rows
+    assert list(range(13)) == numbers(pg)
+    assert 0 == store.push(pg).rows
+    assert store.verify_against(pg, deep=True).ok
+
+
 def test_a_row_that_the_ranges_do_not_name_is_loud(store: edgeshard.Store, pg: str) -> None:
     fill(store, "a", 0, 10)
     store.push(pg)
