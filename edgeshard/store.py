@@ -530,6 +530,7 @@ class Store:
 
         Raises:
             ConfigurationError: an argument is not valid, or there is no such store.
+            AccessError, StorageIOError: it cannot be determined whether there is one.
         """
         self.ensure_exists()
         return self._watcher(interval, rescan, observer, keep_empty=keep_empty, listener=listener)

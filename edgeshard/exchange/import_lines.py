@@ -12,7 +12,7 @@ import hashlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
 
 import attrs
@@ -85,7 +85,7 @@ class LineReader:
             )
         return ""
 
-    def batches(self, state: ImportState, max_rows: int = BATCH_ROWS) -> Iterator[Batch]:
+    def batches(self, state: ImportState, max_rows: int = BATCH_ROWS) -> Generator[Batch]:
         """Yield the rows after a state, in batches."""
         if not state.rows:
             self._digest, self._lines_before = hashlib.sha256(), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
@@ -50,7 +50,7 @@ class Part(Protocol):
     def why_other(self, state: ImportState) -> str:
         """Return why these are not the rows that a state counts, with more rows after them; "" if they are."""
 
-    def batches(self, state: ImportState, max_rows: int = BATCH_ROWS) -> Iterator[Batch]:
+    def batches(self, state: ImportState, max_rows: int = BATCH_ROWS) -> Generator[Batch]:
         """Yield the rows after a state: a new one, or the one for which `why_other` was called last.
 
         Raises:

@@ -8,7 +8,6 @@ the most rows is kept, not the one with the latest time: a device's clock may be
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from functools import partial
@@ -17,8 +16,9 @@ from typing import Any, Final
 
 import attrs
 
+from edgeshard import sqlite
 from edgeshard.errors import StorageError
-from edgeshard.files import paths, store_folder
+from edgeshard.files import fingerprint, paths, store_folder
 from edgeshard.master import catalog, database, reading, row_states
 from edgeshard.records import declare
 from edgeshard.shard import own_rows
@@ -92,14 +92,16 @@ def _merged(master: Path, agent: str) -> Iterator[ImportState]:
 
 
 def _pending(shard: Path) -> list[ImportState]:
-    try:
-        if not os.path.exists(shard):
+    with sqlite.translate_errors("read shard", str(shard)):
+        if not fingerprint.exists(shard):
             return []
+    try:
         source = own_rows.source(str(shard), partial(own_rows.open_to_read, str(shard), has_file=True))
         return list(reading.read(source, ImportState, "raise"))
     except StorageError:
-        if os.path.exists(shard):
-            raise
+        with sqlite.translate_errors("read shard", str(shard)):
+            if fingerprint.exists(shard):
+                raise
         return []  # a merge has just removed it, so the master has its rows
 
 

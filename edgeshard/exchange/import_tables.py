@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 import attrs
@@ -159,7 +159,7 @@ class TableReader:
 
     # -- its rows -----------------------------------------------------------------------------------------------------
 
-    def batches(self, state: ImportState, max_rows: int = BATCH_ROWS) -> Iterator[Batch]:
+    def batches(self, state: ImportState, max_rows: int = BATCH_ROWS) -> Generator[Batch]:
         """Yield the rows after a state, in batches. While one is written, writers of the file need not wait."""
         if not state.rows:
             self._digest, self._head, self._tail = hashlib.sha256(), "", []

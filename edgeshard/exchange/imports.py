@@ -34,7 +34,9 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import (
     ConfigurationError,
+    DamagedError,
     EdgeshardError,
+    FormatError,
     MergeInProgressError,
     RecordError,
     StorageError,
@@ -147,20 +149,22 @@ class _FileRun:
         known = rows = 0
         continues = error = ""
         try:
-            while True:
-                states = self._load()
-                state = self._find_state(part, states)
-                known, continues = state.rows, "" if state.source == self._source else state.source
-                batches = part.batches(state)
-                first = next(batches, None)
-                if first is None and continues:  # its name is free for another file from now on
-                    first = Batch((), (), state)
-                # if another import of the agent was at work until the shard was opened, look again
-                if first is None or not self._open_shard() or self._load() == states:
-                    break
-            for batch in itertools.chain([first] if first else [], batches):
-                after = attrs.evolve(batch.after, source=self._source)
-                rows += self._write(part, batch, after)
+            with contextlib.ExitStack() as reading:
+                while True:
+                    states = self._load()
+                    state = self._find_state(part, states)
+                    known, continues = state.rows, "" if state.source == self._source else state.source
+                    reading.close()  # an error must not keep the file open
+                    batches = reading.enter_context(contextlib.closing(part.batches(state)))
+                    first = next(batches, None)
+                    if first is None and continues:  # its name is free for another file from now on
+                        first = Batch((), (), state)
+                    # if another import of the agent was at work until the shard was opened, look again
+                    if first is None or not self._open_shard() or self._load() == states:
+                        break
+                for batch in itertools.chain([first] if first else [], batches):
+                    after = attrs.evolve(batch.after, source=self._source)
+                    rows += self._write(part, batch, after)
         except EdgeshardError as refusal:
             error = refusal.cause if refusal.path in (self._path, self._real) else str(refusal)
         return ImportedTable(
@@ -198,15 +202,21 @@ class _FileRun:
         return import_state.begin(self._agent, self._source, part.table, part.form)
 
     def _is_next_to(self, state: ImportState) -> bool:
-        """Return whether the file that a state is of is in this folder, and so was not renamed."""
-        path = os.path.join(os.path.dirname(self._path), state.source)
+        """Return whether the file that a state is of is in this folder, and so was not renamed.
+
+        Raises:
+            StorageError: it cannot be read now. Another file must not be taken for it because of that.
+        """
+        path = os.path.realpath(os.path.join(os.path.dirname(self._path), state.source))
         try:
-            if not os.path.isfile(path) or os.path.samefile(path, self._path):
-                return False
+            with sqlite.translate_errors(_ACTION, path):
+                _ensure_importable(path, self._importer.root)
+                if os.path.samefile(path, self._real):
+                    return False
             with contextlib.ExitStack() as stack:
-                parts, _, _ = self._importer.parts(os.path.realpath(path), stack)
+                parts, _, _ = self._importer.parts(path, stack)
                 return any(_are_of(part, state) and not part.why_other(state) for part in parts)
-        except (EdgeshardError, OSError):  # whatever it is now, the rows are not in it
+        except (ConfigurationError, DamagedError, FormatError):  # whatever it is now, the rows are not in it
             return False
 
     def _write(self, part: Part, batch: Batch, after: ImportState) -> int:
@@ -292,9 +302,10 @@ def _ensure_importable(path: str, root: Path) -> None:
     if path != os.fsencode(path).decode(errors="replace"):
         raise ConfigurationError(_ACTION, path, "its path is not valid UTF-8, which SQLite needs; rename it")
     with sqlite.translate_errors(_ACTION, path):
-        if not os.path.exists(path):
-            raise ConfigurationError(_ACTION, path, "there is no such file; check the path")
-        mode = os.stat(path).st_mode
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            raise ConfigurationError(_ACTION, path, "there is no such file; check the path") from None
     if stat.S_ISDIR(mode):
         raise ConfigurationError(_ACTION, path, "it is a folder; name the files in it")
     if not stat.S_ISREG(mode):

@@ -116,7 +116,7 @@ def _check_paths(source: Path, master: Path) -> None:
     if master.is_symlink():
         cause = f"it is a symbolic link to {os.path.realpath(master)}; remove the link, or restore where it leads"
         raise ConfigurationError(_ACTION, master, cause)
-    if os.path.lexists(master):
+    if fingerprint.exists(master):
         if not master.is_file():
             raise ConfigurationError(_ACTION, master, "it is not a regular file; move it away")
         if os.path.samefile(source, master):

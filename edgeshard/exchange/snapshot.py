@@ -13,7 +13,7 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.errors import DamagedError
-from edgeshard.files import atomic_file
+from edgeshard.files import atomic_file, fingerprint
 from edgeshard.inspect import verify
 from edgeshard.master import damage, database
 from edgeshard.retention import by_hand
@@ -31,7 +31,9 @@ def snapshot(
 ) -> None:
     """Copy the master into a file of its own; see `Store.snapshot`."""
     path = atomic_file.resolve_target(target)
-    if force and not check and os.path.lexists(path):
+    with sqlite.translate_errors(_ACTION, path):
+        is_replaced = force and fingerprint.exists(path)
+    if is_replaced and not check:
         damage.ensure_not_known(master_path, "snapshot")
     if damage.find(master_path) is None:
         by_hand.settle_file(master_path)  # so that those who read the copy find no contradiction

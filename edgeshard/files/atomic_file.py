@@ -25,7 +25,7 @@ from typing import Final
 
 from edgeshard import format
 from edgeshard.errors import ConfigurationError, StorageBusyError
-from edgeshard.files import folders, locks, modes, paths
+from edgeshard.files import fingerprint, folders, locks, modes, paths
 
 #: What link() says where there are no hard links: EPERM on FAT, ENOSYS, EOPNOTSUPP or EXDEV on file systems in user
 #: space and network folders, EMLINK where a file may have one name, EACCES where a security policy forbids them.
@@ -76,12 +76,13 @@ def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> 
         cause = "its path is not valid UTF-8, which SQLite needs; choose another name"
         raise ConfigurationError(action, path, cause) from error
     folder = os.path.dirname(path)
-    if not os.path.isdir(folder):  # it may be on a medium that is not mounted
+    if not stat.S_ISDIR(_mode(folder)):  # it may be on a medium that is not mounted
         raise ConfigurationError(action, path, f"there is no folder {folder}; make it, or mount its medium")
-    if os.path.isdir(path):
+    mode = _mode(path)
+    if stat.S_ISDIR(mode):
         raise ConfigurationError(action, path, "it is a folder; name the file to make in it")
-    if os.path.lexists(path):
-        if os.path.exists(path) and os.path.samefile(path, master_path):
+    if fingerprint.exists(path):
+        if mode and os.path.samefile(path, master_path):
             raise ConfigurationError(action, path, "it is the master itself; choose another name")
         if not force:
             raise _exists(path, action)
@@ -89,12 +90,20 @@ def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> 
             raise ConfigurationError(action, path, "it is not a regular file, and is not replaced; choose another name")
     for suffix in (paths.WAL, paths.JOURNAL):
         # SQLite would take it for the new file's, and write pages of another database into the new file
-        if os.path.lexists(path + suffix):
+        if fingerprint.exists(path + suffix):
             cause = (
                 f"there is a {os.path.basename(path)}{suffix} next to it: something has a database of this name open, "
                 "or died with it; choose another name, or remove both"
             )
             raise ConfigurationError(action, path, cause)
+
+
+def _mode(path: str) -> int:
+    """Return what kind of file has a name, as `os.stat` does, or 0 if there is none."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _exists(path: str, action: str) -> ConfigurationError:
@@ -259,7 +268,7 @@ def _rename_if_free(unfinished: str, path: str) -> bool:
                 raise StorageBusyError("make file", path, cause)
             time.sleep(0.001)
         try:
-            if os.path.lexists(path):
+            if fingerprint.exists(path):
                 return False
             os.rename(unfinished, path)
             return True

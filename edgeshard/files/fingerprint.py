@@ -29,6 +29,18 @@ def identity(path: str | os.PathLike[str], *, follow_symlinks: bool = False) -> 
     return found.st_dev, found.st_ino
 
 
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Return whether there is anything of this name, be it a symbolic link that leads nowhere.
+
+    Where something would be lost if a file were overlooked, use this and not `os.path.exists` or `os.path.lexists`,
+    which take an error for "no".
+
+    Raises:
+        OSError: it cannot be determined.
+    """
+    return identity(path) is not None
+
+
 def size(path: str | os.PathLike[str]) -> int:
     """Return the size of a file in bytes, or 0 if there is none."""
     try:

@@ -6,7 +6,8 @@
     3  that database is merged like any other source, so rows that the master already has are not duplicated
     4  it is removed
 
-If the process is killed at any step, nothing is lost or duplicated: run it again. The damaged file is never changed.
+If the process is killed at any step, nothing is lost or duplicated: run it again. That also removes the database that
+the killed one made. The damaged file is never changed.
 
 Rows that are known to have existed, and that the master lacks afterwards, are gaps. Rows after the last one that
 can be read, or that was recorded as truncated, cannot be known.
@@ -17,10 +18,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import attrs
 
@@ -38,6 +41,13 @@ from edgeshard.sources import attach, diff
 
 _ACTION = "salvage"
 
+#: The folder with what was rescued, while it is merged: how its name begins, and all of it.
+_FOLDER_PREFIX: Final = "salvage-"
+
+_FOLDER_NAME: Final = re.compile(rf"{_FOLDER_PREFIX}[a-z0-9_]{{8}}")
+
+_RESCUED: Final = "rescued.db"
+
 #: Pages that are sampled to find out how large pages are.
 _SAMPLE_PAGES = 200
 
@@ -51,11 +61,60 @@ def salvage(root: Path, path: str | os.PathLike[str]) -> SalvageReport:
     with (
         sqlite.translate_errors(_ACTION, real),
         _agent_locked_out(root, real),
-        tempfile.TemporaryDirectory(prefix="salvage-", dir=root) as folder,
+        _private_folder(root) as folder,
     ):
-        rescued = os.path.realpath(Path(folder) / "rescued.db")
+        rescued = os.path.realpath(folder / _RESCUED)
         found, report = _read(root, real, rescued)
         return _merge(root, rescued, found, report) if found.streams else report
+
+
+@contextlib.contextmanager
+def _private_folder(root: Path) -> Iterator[Path]:
+    """Make a folder that is locked while the block runs, and remove it after it, and those that others left before.
+
+    Leftovers have copies of rows, which an erasure does not reach.
+    """
+    for name in filter(_FOLDER_NAME.fullmatch, os.listdir(root)):
+        _remove_leftover(root / name)
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=root))
+    with _opened_folder(folder) as handle:
+        locks.lock_open_file(handle, folder)
+        try:
+            yield folder
+        finally:
+            _remove(folder)
+
+
+def _remove_leftover(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened_folder(folder) as handle:
+        if locks.lock_open_file(handle, folder):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that a salvage made; if somebody put another file into it, that file stays."""
+    # not tempfile.TemporaryDirectory: where deleting is denied, it tries again until Python's stack is used up
+    names = os.listdir(folder)
+    made = list(filter(_is_rescued, names))
+    for name in made:
+        os.unlink(folder / name)
+    if made == names:
+        os.rmdir(folder)
+
+
+def _is_rescued(name: str) -> bool:
+    """Return whether it is the name of the database that a salvage makes, finished or not, or of a file next to it."""
+    base = next((name.removesuffix(suffix) for suffix in paths.SIDE_FILES if name.endswith(suffix)), name)
+    return base == _RESCUED or paths.is_unfinished(base, _RESCUED)
+
+
+@contextlib.contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -114,7 +173,11 @@ def _whole_rows(pages: Pages) -> int:
 
 
 def _open_file(stack: contextlib.ExitStack, path: str) -> BinaryIO | None:
-    if not os.path.isfile(path):  # opening a FIFO would wait for its writer
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):  # opening a FIFO would wait for its writer
         return None
     return stack.enter_context(os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb"))
 

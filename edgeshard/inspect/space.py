@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeshard import format, sqlite
-from edgeshard.files import paths
+from edgeshard.files import fingerprint, paths
 from edgeshard.files.os_errors import explain_os_error
 from edgeshard.master import catalog, retired
 from edgeshard.reports import SpaceUse
@@ -32,9 +32,9 @@ def measure(connection: Connection, root: Path) -> SpaceUse:
         AccessError, StorageIOError: a folder cannot be read.
     """
     master = paths.master(root)
-    in_master = _of_master(connection) if os.path.exists(master) else SpaceUse()
     shards = wals = other = master_wal = 0
     try:
+        in_master = _of_master(connection) if fingerprint.exists(master) else SpaceUse()
         for path, size in _files(root):
             if path.parent == root and path.name == master.name:
                 continue

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.budget import policy
 from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import StorageError
@@ -67,9 +67,7 @@ def status(root: Path) -> StatusReport:
     path = paths.master(root)
     at = datetime.datetime.now(datetime.UTC)
     found = database.find_master(path, "read master")
-    connection = (
-        sqlite.open_in_memory(format.MASTER_TABLES) if found is None else database.open_master(path, writable=False)
-    )
+    connection = database.open_empty(path) if found is None else database.open_master(path, writable=False)
     try:
         with database.translate_errors("read master", path):
             # before the snapshot: a note is written after the rows are committed

@@ -118,13 +118,28 @@ def open_to_read(path: Path) -> Connection:
     """
     if find_master(path, "open master") is not None:
         return open_master(path, writable=False)
-    connection = sqlite.open_in_memory(format.MASTER_TABLES)
-    for sql, values in _define_agent_data():
-        connection.execute(sql, values)
-    connection.pragma("query_only", True)
-    sqlite.allow_views(connection)
-    sqlite.allow_interrupt(connection)
+    connection = open_empty(path)
+    try:
+        with sqlite.translate_errors("open master", str(path)):
+            for sql, values in _define_agent_data():
+                connection.execute(sql, values)
+            connection.pragma("query_only", True)
+            sqlite.allow_views(connection)
+            sqlite.allow_interrupt(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def open_empty(path: Path) -> Connection:
+    """Make an empty master in memory, in place of one that does not exist yet.
+
+    Raises:
+        StorageError: there is not enough memory.
+    """
+    with sqlite.translate_errors("open master", str(path)):
+        return sqlite.open_in_memory(format.MASTER_TABLES)
 
 
 def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BUSY_TIMEOUT_S) -> Connection:

@@ -31,7 +31,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError
-from edgeshard.files import folders, paths, scan
+from edgeshard.files import fingerprint, folders, paths, scan
 from edgeshard.format.ranges import Range
 from edgeshard.log_fields import fields
 from edgeshard.master import identity
@@ -152,7 +152,7 @@ def record(root: Path, rows: Sequence[KnownRows], streams_max: int) -> tuple[byt
         )
         with sqlite.translate_errors("set aside notes", str(path)):
             for suffix in ("", paths.JOURNAL):
-                if os.path.lexists(f"{path}{suffix}"):
+                if fingerprint.exists(f"{path}{suffix}"):
                     os.rename(f"{path}{suffix}", f"{aside}{suffix}")
             folders.sync_folder(root)
         return _write(path, rows, streams_max)

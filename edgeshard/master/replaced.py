@@ -43,7 +43,7 @@ def move_side_files(master: Path, kept: Path) -> bool:
     moved = False
     for suffix in paths.SIDE_FILES:
         path = f"{master}{suffix}"
-        if not os.path.lexists(path):
+        if not fingerprint.exists(path):
             continue
         if suffix == paths.SHM or not fingerprint.size(path):  # the first only indexes the WAL
             os.unlink(path)
@@ -70,7 +70,7 @@ def remove_second_names(master: Path) -> None:
         if not paths.is_replaced_master(name) or not os.path.samestat(os.lstat(path), found):
             continue
         for suffix in (paths.WAL, paths.JOURNAL):
-            if os.path.lexists(f"{path}{suffix}") and not os.path.lexists(f"{master}{suffix}"):
+            if fingerprint.exists(f"{path}{suffix}") and not fingerprint.exists(f"{master}{suffix}"):
                 os.rename(f"{path}{suffix}", f"{master}{suffix}")
         folders.sync_folder(master.parent)
         os.unlink(path)

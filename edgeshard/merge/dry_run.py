@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
 from edgeshard.files.fingerprint import State
@@ -46,9 +46,7 @@ def dry_run(
     """
     began = time.monotonic()
     exists = scan.find_database(str(master_path)) is not None
-    connection = (
-        database.open_master(master_path, writable=False) if exists else sqlite.open_in_memory(format.MASTER_TABLES)
-    )
+    connection = database.open_master(master_path, writable=False) if exists else database.open_empty(master_path)
     try:
         with sqlite.translate_errors("read master", str(master_path)):
             notes = removed_shards.read(master_path.parent, identity.notes_known(connection))

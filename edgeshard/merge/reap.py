@@ -217,9 +217,8 @@ def remove_leftovers(lock: Path, unfinished: Iterable[str]) -> None:
         with sqlite.translate_errors("remove leftovers of", str(lock)):
             for name in unfinished:
                 _unlink(lock.with_name(name))
-            if not any(
-                os.path.lexists(f"{lock.with_suffix('')}{suffix}") for suffix in (paths.SHARD, paths.wal(paths.SHARD))
-            ):
+            database = str(lock.with_suffix(paths.SHARD))
+            if not any(map(fingerprint.exists, (database, paths.wal(database)))):
                 _unlink(lock)
     finally:
         held.release()

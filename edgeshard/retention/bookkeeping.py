@@ -13,7 +13,6 @@ continues.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeshard import sqlite, units
-from edgeshard.files import paths
+from edgeshard.files import fingerprint, paths
 from edgeshard.format.ranges import size
 from edgeshard.log_fields import fields
 from edgeshard.master import extents, identity, proven, pruned_ranges, retired, retirement, superseded
@@ -69,7 +68,7 @@ def retire(run: PruneRun, stream_nos: Iterable[int]) -> None:
 
 
 def _is_shard(run: PruneRun, name: str) -> bool:
-    return os.path.lexists(paths.shards(Path(run.path).parent) / name)
+    return fingerprint.exists(paths.shards(Path(run.path).parent) / name)
 
 
 def retire_all(run: PruneRun) -> None:

@@ -474,9 +474,11 @@ class Handle:
                                 parts.callback(self._quota.close)
                             if self._lookups is not None:
                                 parts.callback(self._lookups.close)
-                            if self._draft is not None:
-                                self._draft.discard()
-                            else:
+                            draft = self._draft
+                            if draft is not None:
+                                parts.callback(draft.discard)
+                            # if making the file failed half-way, there are both
+                            if draft is None or self._connection is not draft.connection:
                                 self._close_connection()
             finally:
                 lock_file.release()

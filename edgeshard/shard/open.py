@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Final
 from edgeshard import format, sqlite
 from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
-from edgeshard.files import folders, lock_holder, locks, paths, store_folder
+from edgeshard.files import fingerprint, folders, lock_holder, locks, paths, store_folder
 from edgeshard.master import identity, write_stats
 from edgeshard.options import DURABILITIES, LOCK_WAIT_S, TRANSACTION_WAIT_S, Durability, References
 from edgeshard.records import fallbacks
@@ -87,7 +86,8 @@ def open_shard(
         folder = store_folder.resolve_shards(root)  # SQLite follows no link in it
         folders.make_folder(folder)
         path, lock_path = paths.shard(folder, stem), paths.shard_lock(folder, stem)
-        had_lock = os.path.lexists(lock_path)
+        with sqlite.translate_errors("open shard", str(path)):
+            had_lock = fingerprint.exists(lock_path)
         held = locks.lock(lock_path, wait_s)
         if held is None:
             raise _in_use_error(path, agent)

@@ -113,7 +113,8 @@ class Database:
     def release(self) -> None:
         """End the snapshot if writers wait for that: in the rollback journal mode. No `rows` may be unfinished."""
         if not self._is_wal and self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            with self._explained():
+                self._connection.execute("ROLLBACK")
 
     def resume(self) -> bool:
         """Begin a snapshot again if it was released; return whether the database was changed meanwhile."""
@@ -313,7 +314,7 @@ def opened(path: str, copies: str) -> Iterator[Database]:
         with _explained(path):
             connection = _connect(path, copies, stack)
             stack.enter_context(bounds.bounded(connection, _SCHEMA, all_tables=True))
-            stack.enter_context(sqlite.read_snapshot(connection))
+            connection.execute("BEGIN DEFERRED")  # one snapshot, until the connection is closed
             if connection.pragma("application_id", schema=_SCHEMA) == format.APPLICATION_ID:
                 raise ConfigurationError(_ACTION, path, _OURS)
             database = Database(connection, path)

@@ -27,7 +27,7 @@ from typing import Final
 
 from edgeshard import sqlite, units
 from edgeshard.errors import AccessError, DiskFullError, StorageBusyError, StorageError
-from edgeshard.files import folders, locks, modes, paths, scan
+from edgeshard.files import fingerprint, folders, locks, modes, paths, scan
 
 logger = logging.getLogger("edgeshard.sources")
 
@@ -76,10 +76,10 @@ def copied(path: str, folder: str) -> Iterator[str]:
     """
     import tempfile  # it imports the archive modules, and most merges do not need it
 
-    if not os.path.exists(paths.wal(path)):
-        raise AccessError(_ACTION, path, _NO_WAL)
     folder = folder or tempfile.gettempdir()
     with sqlite.translate_errors(_ACTION, path):
+        if not fingerprint.exists(paths.wal(path)):
+            raise AccessError(_ACTION, path, _NO_WAL)
         _remove_leftovers(folder)
         _check_free_space(path, folder)
         with _private_folder(folder) as private:
@@ -106,7 +106,7 @@ def _copy(path: str, copy: str) -> None:
         with open(modes.create_file(copy + suffix), "wb") as file:
             for chunk in sqlite.read_raw(path + suffix):
                 file.write(chunk)
-    if before is None or before.defect or scan.find_database(path) != before or os.path.exists(path + paths.SHM):
+    if before is None or before.defect or scan.find_database(path) != before or fingerprint.exists(path + paths.SHM):
         raise StorageBusyError(_ACTION, path, "another process changed or opened it while it was copied; merge again")
 
 

@@ -95,7 +95,11 @@ def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
 
 
 def open_in_memory(script: str) -> Connection:
-    """Make a database without a file, to which others can be attached."""
+    """Make a database without a file, to which others can be attached.
+
+    Raises:
+        apsw.Error: there is not enough memory. Callers wrap this in `translate_errors`.
+    """
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
     connection = Connection(":memory:", flags=flags)
     try:

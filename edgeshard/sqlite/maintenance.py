@@ -341,7 +341,7 @@ def read_raw(path: str) -> Iterator[bytes]:
 def sync_file(path: str) -> None:
     """Make a database and its WAL survive a power cut."""
     wal = paths.wal(path)
-    if os.path.exists(wal):  # SQLite holds no locks on the WAL, so we may open and close it
+    if fingerprint.exists(wal):  # SQLite holds no locks on the WAL, so we may open and close it
         handle = os.open(wal, os.O_RDONLY)
         try:
             os.fsync(handle)
