@@ -33,7 +33,7 @@ from edgeshard.inspect import salvage
 from edgeshard.master import replaced
 from edgeshard.merge import reap
 from edgeshard.shard.shard import Shard
-from edgeshard.sources import attach, identity
+from edgeshard.sources import identity
 from edgeshard.sqlite import guards, maintenance
 from tests.crash.syscall_faults.command import sweep
 from tests.support import ordinary
@@ -355,21 +355,6 @@ def test_an_empty_database_in_memory_that_cannot_be_made_is_an_error_of_ours(
                 use()
             assert caught.value.path
     assert len(uses) == len(failed)
-
-
-def test_what_was_salvaged_and_cannot_be_opened_is_an_error_of_ours_and_can_be_salvaged_again(
-    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise apsw.NoMemError
-
-    with store.shard("agent") as shard:
-        shard.write({"n": 1})
-    path = shard_path(store, "agent")
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match=f"salvaged from {path}.*memory"):
-        patch.setattr(attach, "_attach", fail)
-        store.salvage(path)
-    assert (1, 1) == ((report := store.salvage(path)).rows, report.merged)
 
 
 def test_an_import_that_failed_keeps_no_file_open_as_long_as_its_error_lives(
