@@ -119,6 +119,7 @@ GROWING: dict[str, Callable[[int], Any]] = {
 }
 
 
+@pytest.mark.timeout(900)  # with 6 MB up to 78,000 fsyncs, which take minutes on a busy machine
 @pytest.mark.parametrize("kind", others_slow(GROWING, ["2,050 bytes"]))
 @pytest.mark.parametrize("max_bytes", others_slow([1.5, 6.0], [1.5]))
 @pytest.mark.parametrize("is_iterable", others_slow([True, False], [True]))
