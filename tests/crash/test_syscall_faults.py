@@ -42,7 +42,7 @@ from tests.support.stores import numbers, shard_path
 
 
 # the full sweep of the campaign has about 243,000 points
-@pytest.mark.parametrize("every", short_and_full("15013", "499"))
+@pytest.mark.parametrize("every", short_and_full("15013", "997"))
 def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_of_ours(every: str) -> None:
     done = sweep("--every", every)
     assert 0 == done.returncode, done.stdout + done.stderr

@@ -59,7 +59,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
 }
 
 #: About how many statements of a method are tried, at most.
-_POINTS = 50
+_POINTS = 25
 
 _ALWAYS = ("query, reference", "lookup", "own rows, none yet", "shell", "describe_query", "drawn table")
 
