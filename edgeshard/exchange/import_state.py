@@ -95,14 +95,13 @@ def _pending(shard: Path) -> list[ImportState]:
     with sqlite.translate_errors("read shard", str(shard)):
         if not fingerprint.exists(shard):
             return []
-    try:
-        source = own_rows.source(str(shard), partial(own_rows.open_to_read, str(shard), has_file=True))
-        return list(reading.read(source, ImportState, "raise"))
-    except StorageError:
-        with sqlite.translate_errors("read shard", str(shard)):
+        try:
+            source = own_rows.source(str(shard), partial(own_rows.open_to_read, str(shard), has_file=True))
+            return list(reading.read(source, ImportState, "raise"))
+        except StorageError:
             if fingerprint.exists(shard):
                 raise
-        return []  # a merge has just removed it, so the master has its rows
+            return []  # a merge has just removed it, so the master has its rows
 
 
 def missing_rows(root: Path, agent: str) -> int:

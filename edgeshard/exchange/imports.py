@@ -45,7 +45,7 @@ from edgeshard.errors import (
 from edgeshard.exchange import import_lines, import_state, import_tables
 from edgeshard.exchange.import_parts import Batch, Part
 from edgeshard.exchange.import_state import ImportState
-from edgeshard.files import paths
+from edgeshard.files import fingerprint, paths
 from edgeshard.records import declare, names
 from edgeshard.reports import ImportedFile, ImportedTable, ImportReport, MergeReport
 from edgeshard.shard.inserts import AGENT_DATA
@@ -302,10 +302,9 @@ def _ensure_importable(path: str, root: Path) -> None:
     if path != os.fsencode(path).decode(errors="replace"):
         raise ConfigurationError(_ACTION, path, "its path is not valid UTF-8, which SQLite needs; rename it")
     with sqlite.translate_errors(_ACTION, path):
-        try:
-            mode = os.stat(path).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            raise ConfigurationError(_ACTION, path, "there is no such file; check the path") from None
+        mode = fingerprint.mode(path)
+    if not mode:
+        raise ConfigurationError(_ACTION, path, "there is no such file; check the path")
     if stat.S_ISDIR(mode):
         raise ConfigurationError(_ACTION, path, "it is a folder; name the files in it")
     if not stat.S_ISREG(mode):

@@ -32,8 +32,8 @@ def snapshot(
     """Copy the master into a file of its own; see `Store.snapshot`."""
     path = atomic_file.resolve_target(target)
     with sqlite.translate_errors(_ACTION, path):
-        is_replaced = force and fingerprint.exists(path)
-    if is_replaced and not check:
+        replaces_unchecked = force and not check and fingerprint.exists(path)
+    if replaces_unchecked:
         damage.ensure_not_known(master_path, "snapshot")
     if damage.find(master_path) is None:
         by_hand.settle_file(master_path)  # so that those who read the copy find no contradiction

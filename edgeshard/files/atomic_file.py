@@ -76,9 +76,9 @@ def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> 
         cause = "its path is not valid UTF-8, which SQLite needs; choose another name"
         raise ConfigurationError(action, path, cause) from error
     folder = os.path.dirname(path)
-    if not stat.S_ISDIR(_mode(folder)):  # it may be on a medium that is not mounted
+    if not stat.S_ISDIR(fingerprint.mode(folder)):  # it may be on a medium that is not mounted
         raise ConfigurationError(action, path, f"there is no folder {folder}; make it, or mount its medium")
-    mode = _mode(path)
+    mode = fingerprint.mode(path)
     if stat.S_ISDIR(mode):
         raise ConfigurationError(action, path, "it is a folder; name the file to make in it")
     if fingerprint.exists(path):
@@ -96,14 +96,6 @@ def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> 
                 "or died with it; choose another name, or remove both"
             )
             raise ConfigurationError(action, path, cause)
-
-
-def _mode(path: str) -> int:
-    """Return what kind of file has a name, as `os.stat` does, or 0 if there is none."""
-    try:
-        return os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
 
 
 def _exists(path: str, action: str) -> ConfigurationError:

@@ -41,6 +41,20 @@ def exists(path: str | os.PathLike[str]) -> bool:
     return identity(path) is not None
 
 
+def mode(path: str | os.PathLike[str]) -> int:
+    """Return the type and the permissions of the file that has this name (`st_mode`), or 0 if there is none.
+
+    Symbolic links are followed.
+
+    Raises:
+        OSError: they cannot be determined.
+    """
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
 def size(path: str | os.PathLike[str]) -> int:
     """Return the size of a file in bytes, or 0 if there is none."""
     try:

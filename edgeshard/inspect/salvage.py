@@ -29,7 +29,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, StorageBusyError, StorageError
-from edgeshard.files import folders, lock_holder, locks, paths, scan
+from edgeshard.files import fingerprint, folders, lock_holder, locks, paths, scan
 from edgeshard.inspect.pages import Pages
 from edgeshard.inspect.rescue import rescue
 from edgeshard.inspect.survey import Survey, survey
@@ -173,11 +173,7 @@ def _whole_rows(pages: Pages) -> int:
 
 
 def _open_file(stack: contextlib.ExitStack, path: str) -> BinaryIO | None:
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(mode):  # opening a FIFO would wait for its writer
+    if not stat.S_ISREG(fingerprint.mode(path)):  # opening a FIFO would wait for its writer
         return None
     return stack.enter_context(os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb"))
 

@@ -361,9 +361,7 @@ def test_an_import_that_failed_keeps_no_file_open_as_long_as_its_error_lives(
     store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        errors.append(
-            StorageIOError("write to", str(store.root), "injected")
-        )  # as a handle keeps what made it unusable
+        errors.append(StorageIOError("write to", "store", "injected"))  # as a handle keeps what made it unusable
         raise errors[0]
 
     errors: list[StorageIOError] = []

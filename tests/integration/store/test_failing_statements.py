@@ -18,9 +18,9 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from tests.support.forms import others_slow
-from tests.support.records import NOON, Reading
+from tests.support.records import Reading
 
-#: The folder has a store, a snapshot of it, and a file to import.
+#: Each is called with the store and its folder; see the fixture `prepared`.
 METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "status": lambda store, _: store.status(),
     "activity": lambda store, _: store.activity(),
@@ -78,20 +78,6 @@ def _read_own(store: edgeshard.Store, agent: str) -> None:
     with store.shard(agent) as shard:
         list(shard.read(Reading))
         shard.query("select count(*) from agent_data")
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("prepared")
-    store = edgeshard.Store(folder / "data")
-    with store.shard("agent") as shard:
-        shard.write({"n": 1})
-        shard.write_many(Reading("inlet", float(n), NOON) for n in range(20))
-        store.merge()
-        store.snapshot(folder / "snapshot.db")
-        shard.write_many(Reading("inlet", float(n), NOON) for n in range(20, 30))
-    (folder / "rows.ndjson").write_text('{"n": 1}\n{"n": 2}\n')
-    return folder
 
 
 @contextlib.contextmanager

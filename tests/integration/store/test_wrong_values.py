@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytest
 import edgeshard
 from edgeshard.errors import EdgeshardError
 from tests.support.forms import others_slow
-from tests.support.records import NOON, Reading
+from tests.support.records import Reading
 
 #: Nobody listens there.
 DSN = "postgresql://nobody@127.0.0.1:1/x"
@@ -79,21 +77,6 @@ SHARD_METHODS: dict[str, dict[str, Any]] = {
 _LEFT_OUT = {"self", "key", "progress", "should_stop", "on_bad_line", "colour", "width", "unicode", "encode"}
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("prepared")
-    store = edgeshard.Store(folder / "data")
-    with store.shard("agent") as shard:
-        shard.write({"n": 1})
-        shard.write(Reading("inlet", 1.0, NOON))
-    store.merge(keep_empty=True)
-    store.snapshot(folder / "snapshot.db")
-    (folder / "rows.ndjson").write_text('{"n": 1}\n')
-    with closing(sqlite3.connect(folder / "reference.db")) as reference:
-        reference.execute("create table patterns(name)")
-    return folder
-
-
 def _use(result: Any) -> None:
     """Do what a caller does with a result: only then some methods begin."""
     if inspect.isawaitable(result):
@@ -141,7 +124,7 @@ def _placed(value: Any, folder: Path) -> Any:
 @pytest.mark.parametrize("name", SHARD_METHODS)
 def test_a_shard_raises_only_errors_of_ours(prepared: Path, tmp_path: Path, name: str) -> None:
     store = edgeshard.Store(tmp_path / "data")
-    with store.shard("agent", reference={"patterns": prepared / "reference.db"}) as shard:
+    with store.shard("agent", reference={"older": prepared / "snapshot.db"}) as shard:
         for argument in _arguments(getattr(edgeshard.Shard, name)):
             for value in VALUES:
                 try:
