@@ -30,7 +30,7 @@ def identity(path: str | os.PathLike[str], *, follow_symlinks: bool = False) -> 
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Return whether there is anything of this name, be it a symbolic link that leads nowhere.
+    """Return whether anything has this name, even a symbolic link that leads nowhere.
 
     Where something would be lost if a file were overlooked, use this and not `os.path.exists` or `os.path.lexists`,
     which take an error for "no".

@@ -41,7 +41,7 @@ from edgeshard.sources import attach, diff
 
 _ACTION = "salvage"
 
-#: The folder with what was rescued, while it is merged: how its name begins, and all of it.
+#: How the name of the folder begins that has what was rescued, while it is merged; and the whole name.
 _FOLDER_PREFIX: Final = "salvage-"
 
 _FOLDER_NAME: Final = re.compile(rf"{_FOLDER_PREFIX}[a-z0-9_]{{8}}")
@@ -70,9 +70,9 @@ def salvage(root: Path, path: str | os.PathLike[str]) -> SalvageReport:
 
 @contextlib.contextmanager
 def _private_folder(root: Path) -> Iterator[Path]:
-    """Make a folder that is locked while the block runs, and remove it after it, and those that others left before.
+    """Make a folder for the block, which is locked meanwhile and removed in the end.
 
-    Leftovers have copies of rows, which an erasure does not reach.
+    First, the folders that killed salvages left are removed: they have copies of rows, which an erasure does not reach.
     """
     for name in filter(_FOLDER_NAME.fullmatch, os.listdir(root)):
         _remove_leftover(root / name)

@@ -405,8 +405,8 @@ class Handle:
         """Set up the connection again, after the transaction that may have begun the WAL.
 
         Raises:
-            StorageError: that failed, and the handle is poisoned. No subclass that says that nothing was written: the
-                transaction may be committed.
+            StorageError: that failed, and the handle is poisoned. The transaction may be committed, so it is not one
+                of the subclasses that say that nothing was written.
         """
         try:
             sqlite.set_synchronous(self._connection, DURABILITIES[self.durability])
@@ -477,7 +477,7 @@ class Handle:
                             draft = self._draft
                             if draft is not None:
                                 parts.callback(draft.discard)
-                            # if making the file failed half-way, there are both
+                            # if the file was made and could not be set up, both are open
                             if draft is None or self._connection is not draft.connection:
                                 self._close_connection()
             finally:

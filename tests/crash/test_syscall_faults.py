@@ -406,7 +406,7 @@ def _refuse_looks(patch: pytest.MonkeyPatch, name: str) -> None:
     patch.setattr(os, "lstat", refuse(os.lstat))
 
 
-#: What looks whether a file is there, by what it would do if it took an error for "no".
+#: Each looks whether a file is there, and is named after what would happen if it took an error for "no".
 LOOKS: dict[str, tuple[str, Callable[[edgeshard.Store], object]]] = {
     "import rows again": ("agent.db", lambda store: import_state.load(store.root, "agent")),
     "call a file that is there missing": ("lines.ndjson", lambda store: _import(store, store.root / "lines.ndjson")),

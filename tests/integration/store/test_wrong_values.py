@@ -24,7 +24,7 @@ VALUES: list[Any] = [
     *((), ["x"], [None], {"a": 1}, {1: 2}, {"a": object()}, set(), int, lambda: 1),
 ]
 
-#: What is called once with all kinds of values: the arguments that it needs. "{}" is the test's own folder.
+#: The arguments that each method needs; one at a time is replaced by a wrong value. "{}" is the test's own folder.
 STORE_METHODS: dict[str, dict[str, Any]] = {
     "__init__": {"root": "{}/data"},
     "init": {},
@@ -73,7 +73,7 @@ SHARD_METHODS: dict[str, dict[str, Any]] = {
     "read": {"cls": Reading},
 }
 
-#: They are called, or are widths that no user gives.
+#: Arguments that are functions, or that only the command line gives.
 _LEFT_OUT = {"self", "key", "progress", "should_stop", "on_bad_line", "colour", "width", "unicode", "encode"}
 
 
