@@ -109,7 +109,7 @@ def leave_note(lock: Path | int, role: Role) -> bytes:
         role: what it was taken for.
     """
     this = _this_process(os.getpid())
-    text = f"{role} {this.pid} {this.namespace} {this.started} {int(_uptime_s() * 1000)} {this.boot_id}"
+    text = f"{role} {this.pid} {this.namespace} {this.started} {int(_uptime_s() * 1_000_000)} {this.boot_id}"
     note = text.ljust(_NOTE_BYTES - 1).encode() + b"\n"
     _write(lock, note)
     return note
@@ -125,11 +125,11 @@ def find_holder(lock: Path) -> Holder | None:
     found = _PATTERN.fullmatch(_read(lock))
     if found is None:
         return None
-    pid, namespace, started, began_ms = map(int, found.groups()[1:5])
+    pid, namespace, started, began_us = map(int, found.groups()[1:5])
     process = _Process(pid, namespace, started, found[6].decode())
     this = _this_process(os.getpid())
     is_near = namespace == this.namespace
-    held_s = _uptime_s() - began_ms / 1000
+    held_s = _uptime_s() - began_us / 1_000_000
     if process.boot_id != this.boot_id or held_s < 0 or (is_near and not _is_running(process, lock)):
         return None
     role = cast("Role", found[1].decode())

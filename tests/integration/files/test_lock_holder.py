@@ -57,7 +57,7 @@ def opened_elsewhere(store: edgeshard.Store) -> Iterator[Life]:
 def set_note(store: edgeshard.Store, **changes: object) -> None:
     """Change fields of the note in the lock file."""
     content = lock_of(store).read_bytes()
-    names = ("role", "pid", "namespace", "started", "began_ms", "boot_id")
+    names = ("role", "pid", "namespace", "started", "began_us", "boot_id")
     fields = dict(zip(names, content[NOTE:].decode().split(), strict=True)) | changes
     note = " ".join(map(str, fields.values())).ljust(127).encode() + b"\n"
     lock_of(store).write_bytes(content[:NOTE] + note)
@@ -133,7 +133,7 @@ def test_a_process_that_runs_but_does_not_have_the_lock_is_not_named(store: edge
         {"pid": os.getppid()},  # it runs, and never had the lock
         {"started": 1},  # the number was given to another process since
         {"boot_id": "00000000-0000-0000-0000-000000000000"},
-        {"began_ms": 10**19},
+        {"began_us": 10**19},
         {"pid": 2**31},
         {"role": "somebody"},
     ],
