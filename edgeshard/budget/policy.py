@@ -52,8 +52,8 @@ RESERVE_PART, MIN_RESERVE_BYTES, MAX_RESERVE_BYTES = 8, 384 << 10, 32 << 20
 #: What a master without rows takes, with its -shm: 163,840 and 32,768 bytes (measured), and two pages more.
 EMPTY_MASTER_BYTES: Final = 200 << 10
 
-#: A shard without rows (15,360 bytes, measured), and the -shm file of any database; it grows by 8 bytes per page.
-EMPTY_SHARD_BYTES, SHM_BYTES, SHM_PART = 15 << 10, 32 << 10, 64
+#: A shard without rows (11,264 bytes, measured), and the -shm file of any database; it grows by 8 bytes per page.
+EMPTY_SHARD_BYTES, SHM_BYTES, SHM_PART = 11 << 10, 32 << 10, 64
 
 #: A shard's WAL: a part of the budget for all open shards together, and the bounds of one, in bytes.
 WALS_PART, MIN_WAL_BYTES, MAX_WAL_BYTES = 10, 32 << 10, 4 << 20
@@ -210,8 +210,8 @@ def least_budget(open_shards: int) -> int:
     return max(MIN_BUDGET_BYTES, least)
 
 
-#: What an open shard takes at least, rounded up to whole pages of the master.
-LEAST_SHARD_BYTES: Final = -(-shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, MIN_GROWTH_BYTES) // 4096) * 4096
+#: What an open shard takes at least, rounded up to whole pages of a shard.
+LEAST_SHARD_BYTES: Final = -(-shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, MIN_GROWTH_BYTES) // 1024) * 1024
 
 
 # -- writers ----------------------------------------------------------------------------------------------------------

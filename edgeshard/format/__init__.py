@@ -19,8 +19,8 @@ Where a row is stored
 
 What a database holds, and has held
     ``_edgeshard_ranges`` is the set of seqs of each stream that a master has ever held, as few intervals as possible.
-    It alone decides what a merge copies. It is written in the same transaction as the rows. In a shard it stays empty:
-    a writer leaves no holes, so a shard has held seqs 1 to the highest of its rows and truncations.
+    It alone decides what a merge copies. It is written in the same transaction as the rows. A shard needs none: a
+    writer leaves no holes, so a shard has held seqs 1 to the highest of its rows and truncations.
     ``_edgeshard_truncations`` says which seqs were truncated from a shard, and which database holds them. For a moment,
     truncated rows may still be in the file; they do not count.
     ``_edgeshard_streams.last_seq`` is the highest seq known to exist. A seq below it that is in no range is a *gap*.
@@ -64,9 +64,10 @@ What people see
     master/agent_views.py).
 
 Optional tables
-    A master and a bundle have all tables of their role from the start. A shard has ``_edgeshard_keys``,
-    ``_edgeshard_renames`` and ``_edgeshard_priorities`` only once a class of its agent declares a key, a rename or a
-    priority: most agents declare none, and each table costs a page of every shard.
+    A master and a bundle have all tables of their role from the start. A shard has ``_edgeshard_indexes``,
+    ``_edgeshard_keys``, ``_edgeshard_renames`` and ``_edgeshard_priorities`` only once a class of its agent declares an
+    index, a key, a rename or a priority: most agents declare none, and each table costs a page of every shard, and time
+    whenever the shard is opened.
 """
 
 from edgeshard.format.constants import (
@@ -108,6 +109,7 @@ from edgeshard.format.tables import (
     CHECKSUM_TABLE,
     COMMON_TABLES,
     DDL,
+    INDEXES,
     KEYS,
     MASTER_COLUMNS,
     MASTER_TABLES,
@@ -134,6 +136,7 @@ __all__ = [
     "DDL",
     "FORMAT_VERSION",
     "IDENTITY",
+    "INDEXES",
     "INDEXES_MAX",
     "KEYS",
     "MASTER",

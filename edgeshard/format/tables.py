@@ -252,6 +252,7 @@ CREATE TABLE _edgeshard_checksum(
 DDL: Final = {text.partition("(")[0].split()[-1]: text for text in _SCRIPT.strip().split(";\n")}
 
 #: Names of tables, for code that must name them outside SQL.
+INDEXES: Final = "_edgeshard_indexes"
 KEYS: Final = "_edgeshard_keys"
 RENAMES: Final = "_edgeshard_renames"
 PRIORITIES: Final = "_edgeshard_priorities"
@@ -266,16 +267,14 @@ REMOVED: Final = "_edgeshard_removed"
 COMMON_TABLES: Final = (
     "_edgeshard_database",
     "_edgeshard_streams",
-    "_edgeshard_ranges",
-    "_edgeshard_blocks",
     "_edgeshard_truncations",
     "_edgeshard_transactions",
     "_edgeshard_columns",
-    "_edgeshard_indexes",
 )
 
-#: The tables that a shard may lack: it gets each once a class of its agent declares a key, a rename or a priority.
-OPTIONAL_SHARD_TABLES: Final = (KEYS, RENAMES, PRIORITIES)
+#: The tables that a shard may lack: it gets each once a class of its agent declares an index, a key, a rename or a
+#: priority.
+OPTIONAL_SHARD_TABLES: Final = (INDEXES, KEYS, RENAMES, PRIORITIES)
 
 #: The tables that a database of each role always has.
 REQUIRED_TABLES: Final = {
@@ -283,6 +282,9 @@ REQUIRED_TABLES: Final = {
     MASTER: tuple(name for name in DDL if name not in (CHECKSUM_TABLE, REMOVED)),
     BUNDLE: (
         *COMMON_TABLES,
+        "_edgeshard_ranges",
+        "_edgeshard_blocks",
+        INDEXES,
         KEYS,
         RENAMES,
         PRIORITIES,

@@ -1,7 +1,7 @@
 """Own _edgeshard_columns, _indexes, _keys, _renames and _priorities: what a database knows about its record tables.
 
-A shard has the last three only once a class of its agent needs them (`format.OPTIONAL_SHARD_TABLES`); without the table
-nothing is recorded. What changes a shard is returned as statements, because its writer executes them.
+A shard has all but the first only once a class of its agent needs them (`format.OPTIONAL_SHARD_TABLES`); without the
+table nothing is recorded. What changes a shard is returned as statements, because its writer executes them.
 
 Agents may contradict one another about the priority of a table. The highest wins, in any order of merging; a
 table without a recorded priority has 0.
@@ -184,7 +184,9 @@ def all_indexes(connection: Connection) -> dict[str, list[tuple[str, ...]]]:
 
 
 def indexes_of(connection: Connection, table: str) -> list[list[str]]:
-    """Return the columns of each index that is recorded for a table."""
+    """Return the columns of each index that is recorded for a table of a shard or a master."""
+    if not sqlite.has_table(connection, format.INDEXES):
+        return []
     rows = sqlite.fetch(connection, "SELECT columns FROM main._edgeshard_indexes WHERE table_name = ?", (table,))
     return [json.loads(text) for (text,) in rows]
 
@@ -209,10 +211,11 @@ def add_index(connection: Connection, table: str, columns: list[str]) -> bool:
     return True
 
 
-def insert_index(table: str, columns: Iterable[str]) -> Statement:
-    """Return the statement that records an index of a table, unless it is recorded already."""
+def insert_index(connection: Connection, table: str, columns: Iterable[str]) -> Iterator[Statement]:
+    """Yield the statements that record an index of a table, unless it is recorded already."""
+    yield from _optional_table(connection, format.INDEXES)
     text = to_json([column.lower() for column in columns])
-    return "INSERT OR IGNORE INTO main._edgeshard_indexes VALUES (?, ?)", (table, text)
+    yield "INSERT OR IGNORE INTO main._edgeshard_indexes VALUES (?, ?)", (table, text)
 
 
 def forget_index(connection: Connection, table: str, columns: list[str]) -> None:

@@ -164,7 +164,7 @@ def _hold(removal: Removal, own: contextlib.ExitStack) -> bool:
 
     If so, its WAL is empty.
     """
-    shard = attrs.evolve(removal.shard, schema="main")
+    shard = removal.shard.attached_as("main")
     taken = locks.lock_at_once(removal.lock)
     if taken is None:
         return False
@@ -192,7 +192,7 @@ def _is_removable(connection: Connection, shard: Source, durable: Mapping[bytes,
         return False
     listed = sqlite.fetch(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
     others = {name for (name,) in listed if not name.startswith("sqlite_")}
-    others -= {*format.COMMON_TABLES, *format.OPTIONAL_SHARD_TABLES}
+    others -= {*format.REQUIRED_TABLES[format.SHARD], *format.OPTIONAL_SHARD_TABLES}
     if others != {table.name for table in shard.tables}:
         return False  # its agent has made a table since it was read, or a user keeps one in it
     ids = streams.ids_by_number(connection)
@@ -227,7 +227,7 @@ def remove_leftovers(lock: Path, unfinished: Iterable[str]) -> None:
 def has_agent_ended(shard_path: str) -> bool:
     """Return whether no process has the shard open; False if that cannot be determined."""
     try:
-        return not locks.is_locked(paths.lock_path(shard_path))
+        return not locks.is_locked(paths.stem_of(shard_path) + paths.LOCK)
     except StorageError as error:
         logger.debug("%s", error)
         return False

@@ -70,7 +70,7 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     _ensure_within_limits(connection, name, table, [*known, *(column for column, _ in new)], keyed, arrows, path)
     yield from catalog.define_columns(name, format.SHARD_COLUMNS, new, is_new=not known)
     for index in table.indexes:
-        yield catalog.insert_index(name, index)
+        yield from catalog.insert_index(connection, name, index)
     yield from catalog.raise_priority(connection, name, table.priority)
 
 

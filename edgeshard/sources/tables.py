@@ -65,7 +65,8 @@ def read_tables(
     for (name,) in names:
         _check_table_name(path, name, is_ordinary=name in ordinary)
         columns = _read_columns(connection, schema, path, name, is_shard=role == format.SHARD)
-        found.append(SourceTable(name, columns, _read_indexes(connection, schema, path, name, columns)))
+        indexes = _read_indexes(connection, schema, path, name, columns) if format.INDEXES in present else ()
+        found.append(SourceTable(name, columns, indexes))
     if format.RENAMES in present:
         found = [_with_renames(connection, schema, path, table) for table in found]
     if format.KEYS in present:
@@ -163,7 +164,7 @@ def _read_indexes(
         connection,
         path,
         (str,),
-        f"SELECT columns FROM {quote(schema)}._edgeshard_indexes WHERE table_name = ? LIMIT ?",
+        f"SELECT columns FROM {quote(schema)}.{format.INDEXES} WHERE table_name = ? LIMIT ?",
         (table, _INDEXES_READ),
     )
     names = {name.lower() for name, _ in columns}

@@ -213,7 +213,8 @@ def _held(connection: sqlite.Connection) -> Held:
     result.columns = {
         (table, name): kind for table, name, kind, _ in connection.execute("select * from _edgeshard_columns")
     }
-    result.indexes = set(sqlite.fetch(connection, "select table_name, columns from _edgeshard_indexes"))
+    if sqlite.has_table(connection, "_edgeshard_indexes"):
+        result.indexes = set(sqlite.fetch(connection, "select table_name, columns from _edgeshard_indexes"))
     gone = dict(sqlite.fetch(connection, "select stream_no, max(last) from _edgeshard_truncations group by stream_no"))
     for number, last in gone.items():
         result.last[streams[number]], result.rows[streams[number]] = last, set()

@@ -115,8 +115,8 @@ def table_of_the_files_own_pages(path: Path) -> None:
 def format_table_that_is_virtual(path: Path) -> None:
     edit(
         path,
-        "drop table _edgeshard_indexes",
-        "create virtual table _edgeshard_indexes using fts5(table_name, columns)",
+        "drop table _edgeshard_transactions",
+        "create virtual table _edgeshard_transactions using fts5(first_id, last_id)",
     )
 
 
@@ -223,7 +223,11 @@ def pages_in_circles(
     levels = 12
     numbers = [root, *range(pages + 1, pages + levels + 1)]
     for number, child in zip(numbers, [*numbers[1:], None], strict=True):
-        page = _page(page_bytes, child) if row_id is None else _rowid_page(page_bytes, child, row_id, last_id)
+        page = (
+            _page(page_bytes, child, _ROWS[table])
+            if row_id is None
+            else _rowid_page(page_bytes, child, row_id, last_id)
+        )
         content[(number - 1) * page_bytes : number * page_bytes] = page
     if row_id is not None and last_id is not None:
         content += _rowid_page(page_bytes, None, last_id)
@@ -233,10 +237,20 @@ def pages_in_circles(
     path.write_bytes(content)
 
 
-def _page(page_bytes: int, child: int | None) -> bytes:
+#: The row on each page of an endless table WITHOUT ROWID: bytes for text, numbers, and zeros for a BLOB.
+_ROWS: dict[str, tuple[bytes | int | bytearray, ...]] = {
+    "_edgeshard_columns": (b"agent_data", b"agent_id", b"text"),
+    "_edgeshard_truncations": (1, 1, 1, bytearray(16)),
+}
+
+
+def _page(page_bytes: int, child: int | None, row: tuple[bytes | int | bytearray, ...]) -> bytes:
     """Return a page of a table WITHOUT ROWID: a leaf with one row, or one that points to the same child again and again."""
-    values = (b"agent_data", b"agent_id", b"text")
-    types = bytes(13 + 2 * len(value) for value in values)
+    # https://sqlite.org/fileformat2.html, 2.1: a number of one byte, a text, or a BLOB
+    types = bytes(
+        1 if isinstance(value, int) else (13 if isinstance(value, bytes) else 12) + 2 * len(value) for value in row
+    )
+    values = [bytes([value]) if isinstance(value, int) else bytes(value) for value in row]
     record = bytes([1 + len(types)]) + types + b"".join(values)
     cell = bytes([len(record)]) + record
     cells = [cell] if child is None else [struct.pack(">I", child) + cell] * 16

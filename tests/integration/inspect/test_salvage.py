@@ -93,7 +93,7 @@ def test_a_salvage_that_cannot_attach_what_it_rescued_says_why_and_can_be_repeat
     assert 300 == store.salvage(bad).merged
 
 
-@pytest.mark.parametrize("page", ["agent_data", "_edgeshard_indexes", "_edgeshard_ranges"])
+@pytest.mark.parametrize("page", ["agent_data", "_edgeshard_truncations", "_edgeshard_transactions"])
 def test_no_row_is_lost_where_the_page_that_leads_to_them_is_damaged(
     store: edgeshard.Store, bad: Path, page: str
 ) -> None:
@@ -175,7 +175,7 @@ def test_rows_of_tables_that_look_alike_are_told_apart_by_the_tree_they_hang_in(
             shard.write(Reading("inlet", float(n), NOON))
     path = shard_path(store, "bad")
     intact = path.read_bytes()
-    overwrite(path, roots(path)["_edgeshard_indexes"])
+    overwrite(path, roots(path)["_edgeshard_truncations"])
     report = store.salvage(path)
     assert (180, 0) == (report.rows, report.unassigned)
     assert [f"note {n}" for n in range(60)] == [note.text for note in store.read(Note)]
@@ -209,7 +209,7 @@ def test_how_long_rows_are_to_be_kept_is_salvaged_with_them(store: edgeshard.Sto
             shard.write(Alarm(f"alarm {n}"))
             shard.write(Note(f"note {n}"))
     path = shard_path(store, "bad")
-    overwrite(path, roots(path)["_edgeshard_indexes"])
+    overwrite(path, roots(path)["_edgeshard_truncations"])
     assert 120 == store.salvage(path).rows
     assert [["alarm", 5]] == [[*row] for row in sql(store.master_path, "select * from _edgeshard_priorities")]
 

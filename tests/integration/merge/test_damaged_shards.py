@@ -160,11 +160,11 @@ def format_table_as_record_table(path: Path) -> None:
 
 
 def index_over_nothing(path: Path) -> None:
-    edit(path, "insert into _edgeshard_indexes values ('agent_data', '[\"nothing\"]')")
+    edit(path, f"{format.DDL[format.INDEXES]}; insert into _edgeshard_indexes values ('agent_data', '[\"nothing\"]')")
 
 
 def index_that_is_deep(path: Path) -> None:
-    edit(path, f"insert into _edgeshard_indexes values ('agent_data', '{'[' * 100_000}')")
+    edit(path, f"{format.DDL[format.INDEXES]}; insert into _edgeshard_indexes values ('agent_data', '{'[' * 100_000}')")
 
 
 def impossible_truncation(path: Path) -> None:

@@ -75,9 +75,9 @@ def _read(connection: apsw.Connection) -> Content:
     found.columns = {
         (table, name): kind for table, name, kind, _ in fetch(connection, "SELECT * FROM _edgeshard_columns")
     }
-    found.indexes = {
-        (table, tuple(json.loads(columns))) for table, columns in fetch(connection, "SELECT * FROM _edgeshard_indexes")
-    }
+    if _has(connection, "_edgeshard_indexes"):
+        listed = fetch(connection, "SELECT * FROM _edgeshard_indexes")
+        found.indexes = {(table, tuple(json.loads(columns))) for table, columns in listed}
     if _has(connection, "_edgeshard_renames"):
         found.renames = set(fetch(connection, "SELECT * FROM _edgeshard_renames"))
     streams: dict[int, str] = {}

@@ -118,7 +118,8 @@ def _make_damaged(store: edgeshard.Store) -> None:
     store.init()
     connection = sqlite.connect(str(_bad_shard(store)), writable=False)
     root, size = sqlite.fetch(
-        connection, "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = '_edgeshard_ranges'"
+        connection,
+        "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = '_edgeshard_truncations'",
     )[0]
     connection.close()
     with open(_bad_shard(store), "r+b") as file:
