@@ -35,15 +35,16 @@ class ShardFile:
         path: the file.
         state: what changes whenever the file or its WAL does; () if it has a defect.
         defect: why it cannot be a shard, or "".
+        name: the file's name in its folder.
     """
 
     path: str
     state: State
     defect: str = ""
+    name: str = attrs.field(init=False)
 
-    @property
-    def name(self) -> str:
-        """The file's name in its folder."""
+    @name.default
+    def _name_in_folder(self) -> str:
         return os.path.basename(self.path)
 
     @property
@@ -200,12 +201,27 @@ def find_database(path: str) -> ShardFile | None:
     return _examine(path, paths.SIDE_FILES)
 
 
+def find_state(path: str) -> State:
+    """Return the state of the file at `path` and of its WAL, without examining what could be wrong with them.
+
+    It is () if there is no such file.
+
+    Raises:
+        AccessError, StorageIOError: they cannot be examined.
+    """
+    found = _stat(path)
+    return () if found is None else fingerprint.database_state(found, _unless_empty(_stat(paths.wal(path))))
+
+
+def _unless_empty(wal: os.stat_result | None) -> os.stat_result | None:
+    return None if wal is not None and stat.S_ISREG(wal.st_mode) and wal.st_size == 0 else wal
+
+
 def _examine(path: str, suffixes: Iterable[str]) -> ShardFile | None:
     """Examine a file and those of its side files that may be there."""
     found = _stat(path)
     sides = {suffix: side for suffix in suffixes if (side := _stat(path + suffix)) is not None}
-    wal = sides.get(paths.WAL)
-    wal = None if wal is not None and stat.S_ISREG(wal.st_mode) and wal.st_size == 0 else wal
+    wal = _unless_empty(sides.get(paths.WAL))
     if found is None:
         # SQLite would delete the WAL when it makes the database again, or replay it into one that is put there
         left = "WAL (-wal)" if wal is not None else "journal (-journal)" if _has_bytes(sides.get(paths.JOURNAL)) else ""

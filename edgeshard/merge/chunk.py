@@ -9,7 +9,7 @@ from typing import Final
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.format.ranges import Range
-from edgeshard.master import arrivals, blocked_rows, identity, shard_states, store_clock
+from edgeshard.master import arrivals, blocked_rows, identity, shard_states, store_clock, streams
 from edgeshard.merge import apply, blame, conflicts, late_changes, reap
 from edgeshard.merge.apply import Copied, OwnShard, TargetLacksRowsError
 from edgeshard.merge.merge_pass import MergePass
@@ -71,10 +71,9 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                     first_new_id = target.next_id
                     part = _copy(target, run, origin, bytes_left)
                     late = _settle(target, first_new_id)
-                    is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run, part)
-                    run.outcome.is_removable = is_removable
-                    if is_removable:
-                        run.outcome.last_seqs = source_streams.last_seqs(connection, origin)
+                    removable = None if merge_pass.keep_empty else _streams_of_removable(connection, run, part)
+                    run.outcome.is_removable = removable is not None
+                    run.outcome.last_seqs = removable or ()
                 connection.execute("RELEASE source")
             except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
                 if not _quarantine(connection, run, error):
@@ -153,15 +152,21 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
     return connection.in_transaction
 
 
-def _is_removable(connection: Connection, run: SourceRun, part: Copied) -> bool:
-    """Return whether a shard's agent has ended, and this master holds all that is in it, or that it ever truncated."""
-    return (
-        run.own
-        and not part.blocked
-        and run.source.is_shard
-        and reap.has_agent_ended(run.file.path)
-        and source_streams.are_truncated_rows_held(connection, run.source)
-    )
+def _streams_of_removable(connection: Connection, run: SourceRun, part: Copied) -> list[tuple[bytes, str, int]] | None:
+    """Return (id, agent, highest seq) of each stream of a shard that may be removed, or None if it may not.
+
+    It may if its agent has ended, and this master holds all that is in it, and all that it ever truncated.
+    """
+    may_be_removed = run.own and part.finished and not part.blocked and run.source.is_shard
+    if not may_be_removed or not reap.has_agent_ended(run.file.path):
+        return None
+    listed = source_streams.all_streams(connection, run.source)
+    has_truncated = any(stream.truncations for stream in listed)
+    if has_truncated and not source_streams.are_truncated_rows_held(connection, run.source):
+        return None
+    # whose they are says the master, which knows all of them
+    known = [(stream, streams.find(connection, stream.stream_id)) for stream in listed]
+    return [(stream.stream_id, found[1], stream.last_seq) for stream, found in known if found is not None]
 
 
 def _settle(target: Target, first_id: int) -> set[str]:

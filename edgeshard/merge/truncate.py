@@ -160,25 +160,41 @@ def truncate(
             return None
         try:
             sqlite.set_synchronous(connection, "NORMAL")
-            shard = attrs.evolve(shard, schema="main")
+            shard = shard.attached_as("main")
             with (
                 bounds.bounded(connection, "main", all_tables=True),
                 sqlite.secure_delete(connection) if overwriting else contextlib.nullcontext(),
             ):
-                result = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
-                if result is None:
+                done = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
+                if done is None:
                     return None
                 if overwriting:
                     sqlite.shrink_wal(connection)
-                deleted, truncated = result
+                truncated = done.truncated
                 if seen and (seen.keys() - durable.keys() or any(seen[each] > durable[each] for each in seen)):
                     numbers = streams.numbers_by_id(connection)
                     truncated |= {numbers[each]: last for each, last in seen.items() if each in numbers}
-                return Truncated(deleted, _state_without_news(connection, shard, truncated))
+                return Truncated(done.rows, _state_without_news(connection, shard, truncated, done.empty_version))
         except sqlite.BUSY:
             return None
         finally:
             connection.close()
+
+
+@attrs.frozen
+class _Deleted:
+    """What was deleted from a shard.
+
+    Attributes:
+        rows: how many rows.
+        truncated: the last truncated seq, by stream number.
+        empty_version: if no row was left, SQLite's number of the shard's content then (`PRAGMA data_version`), which
+            changes with each commit of another connection; None if rows may be left.
+    """
+
+    rows: int
+    truncated: dict[int, int]
+    empty_version: int | None
 
 
 def _truncate(
@@ -188,16 +204,18 @@ def _truncate(
     master_id: bytes,
     patient: bool,
     quota_bytes: int | None,
-) -> tuple[int, dict[int, int]] | None:
-    """Return the count of deleted rows and the last truncated seq by stream number, or None if left for later."""
+) -> _Deleted | None:
+    """Record the truncation and delete the rows; return None if that is left for later."""
     tables = [table.name for table in shard.tables]
     # no checkpoint with each commit, of pages that are about to be free: see _shrink. A budget needs a short WAL
     connection.wal_autocheckpoint(0 if quota_bytes is None else _pages_of_part(connection, quota_bytes))
     with sqlite.immediate(connection):
         truncated = truncations.record(connection, durable, master_id)
-        deleted = None
+        deleted = empty_version = None
         if _has_no_new_table(connection, shard):
-            deleted = _rewrite_tables(connection, shard, truncated, quota_bytes)
+            kept = _rows_to_keep(connection, shard, truncated, quota_bytes)
+            deleted = None if kept is None else truncations.delete_all(connection, tables, kept)
+            empty_version = None if kept or kept is None else _data_version(connection)
         if deleted is None and patient and sqlite.used_bytes(connection) < _AHEAD_BYTES:
             connection.execute("ROLLBACK")
             return None
@@ -209,13 +227,17 @@ def _truncate(
             for stream_no, last in truncated.items()
         )
     _shrink(connection, shard, quota_bytes)
-    return deleted, truncated
+    return _Deleted(deleted, truncated, empty_version)
 
 
-def _rewrite_tables(
+def _data_version(connection: Connection) -> int:
+    return int(connection.pragma("data_version"))
+
+
+def _rows_to_keep(
     connection: Connection, shard: Source, truncated: dict[int, int], quota_bytes: int | None
-) -> int | None:
-    """Delete all rows and put back those that are not truncated, in the caller's transaction.
+) -> list[tuple[int, int]] | None:
+    """Find the rows that are not truncated, which are put back once all are deleted, in the caller's transaction.
 
     Args:
         connection: the shard.
@@ -224,9 +246,8 @@ def _rewrite_tables(
         quota_bytes: what the truncation may add to the store's files, or None if there is no budget.
 
     Returns:
-        How many rows were deleted, or None if nothing was done because it would take long.
+        The first and the last id of each run of them, or None if putting them back would take long.
     """
-    tables = [table.name for table in shard.tables]
     blocks = shard_blocks(connection, shard)
     kept = [
         (format.row_id(stream_no, truncated.get(stream_no, 0) + 1), block.last_id)
@@ -234,12 +255,12 @@ def _rewrite_tables(
         if block.last > truncated.get(stream_no, 0)
     ]
     if not kept:
-        return truncations.delete_all(connection, tables)
+        return []
     put_back = sum(last - first + 1 for first, last in kept)
     rows_max = min(_PUT_BACK_ROWS, _PUT_BACK_BYTES // _row_bytes(connection, shard, blocks.values()))
     if put_back > rows_max or sqlite.used_bytes(connection) > _rewritable_bytes(connection, quota_bytes):
         return None
-    return truncations.delete_all(connection, tables, kept)
+    return kept
 
 
 def _row_bytes(connection: Connection, shard: Source, blocks: Iterable[Block]) -> int:
@@ -272,10 +293,14 @@ def _has_no_new_table(connection: Connection, shard: Source) -> bool:
     return set(catalog.record_tables(connection)) == {table.name for table in shard.tables}
 
 
-def _state_without_news(connection: Connection, shard: Source, known: Mapping[int, int]) -> State:
-    file = scan.find_database(shard.path)
-    is_quiet = _has_no_new_row(connection, shard, known) and _has_no_new_table(connection, shard)
-    return file.state if is_quiet and file is not None else ()
+def _state_without_news(
+    connection: Connection, shard: Source, known: Mapping[int, int], empty_version: int | None
+) -> State:
+    state = scan.find_state(shard.path)
+    is_quiet = (empty_version is not None and _data_version(connection) == empty_version) or (
+        _has_no_new_row(connection, shard, known) and _has_no_new_table(connection, shard)
+    )
+    return state if is_quiet else ()
 
 
 def _has_no_new_row(connection: Connection, shard: Source, known: Mapping[int, int]) -> bool:
@@ -289,11 +314,14 @@ def _has_no_new_row(connection: Connection, shard: Source, known: Mapping[int, i
 
 def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> None:
     """Return free pages to the disk, and copy a long WAL into the database, so that the writer need not."""
+    wal_bytes = fingerprint.size(paths.wal(shard.path))
+    if quota_bytes is None and fingerprint.size(shard.path) + wal_bytes <= min(_SHRINK_BYTES, _LONG_WAL_BYTES):
+        return
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
     long_bytes = _LONG_WAL_BYTES
     if quota_bytes is not None:
         long_bytes = min(_LONG_WAL_BYTES_WITHIN_BUDGET, quota_bytes // _REWRITTEN_PART)
-    is_long = fingerprint.size(paths.wal(shard.path)) > long_bytes
+    is_long = wal_bytes > long_bytes
     if free_bytes > (_DEAD_BYTES if is_long or quota_bytes is not None else _SHRINK_BYTES):
         # without a quota, VACUUM may rewrite any amount, unless it would keep all of it in memory
         is_limited = quota_bytes is not None or not sqlite.spills(connection)
@@ -313,13 +341,11 @@ def _checkpoint(connection: Connection, shard: Source) -> None:
 
     Emptying it keeps the writer waiting, for two fsyncs if it has written anything meanwhile.
     """
-    before = scan.find_database(shard.path)
+    before = scan.find_state(shard.path)
     sqlite.checkpoint(connection)
-    after = scan.find_database(shard.path)
-    if before is None or after is None:
-        return
-    pauses = fingerprint.wal_state(after.state) == fingerprint.wal_state(before.state)
-    if pauses and after.wal_bytes > _CUT_WAL_BYTES:
+    after = scan.find_state(shard.path)
+    pauses = fingerprint.wal_state(after) == fingerprint.wal_state(before)
+    if pauses and fingerprint.wal_bytes(after) > _CUT_WAL_BYTES:
         sqlite.shrink_wal(connection)
 
 

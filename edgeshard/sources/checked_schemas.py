@@ -27,16 +27,13 @@ _LINES_MAX: Final = 500
 _CHARS_MAX: Final = 50_000
 
 #: What is read of a source's own tables, each line with its kind. The first says what the source is; the others, what
-#: record tables it has. The last three are optional.
+#: record tables it has. Those of `format.OPTIONAL_SHARD_TABLES` are optional.
 _DATABASE: Final = "database"
 
 _NOTES: Final = {
-    "_edgeshard_database": (
-        f"'{_DATABASE}', role, database_id, agent_id, EXISTS(SELECT 1 FROM {{1}}._edgeshard_truncations) "
-        "FROM (SELECT * FROM {0} LIMIT 2)"
-    ),
+    "_edgeshard_database": f"'{_DATABASE}', role, database_id, agent_id, NULL FROM {{0}}",
     "_edgeshard_columns": "'column', table_name, column_name, type, position FROM {0}",
-    "_edgeshard_indexes": "'index', table_name, columns, NULL, NULL FROM {0}",
+    format.INDEXES: "'index', table_name, columns, NULL, NULL FROM {0}",
     format.KEYS: "'key', table_name, columns, conflict, has_history FROM {0}",
     format.RENAMES: "'rename', table_name, old_name, new_name, NULL FROM {0}",
     format.PRIORITIES: "'priority', table_name, priority, NULL, NULL FROM {0}",
@@ -61,8 +58,7 @@ class Recalled:
     """A schema that was checked before, in the database that has it now.
 
     Attributes:
-        identity: the lines of ``_edgeshard_database``, two at most: role, database id, agent, and whether it notes any
-            truncated rows.
+        identity: the lines of ``_edgeshard_database``: role, database id, and agent.
         checked: what was found then.
     """
 
@@ -121,12 +117,12 @@ def _read_notes(
 ) -> tuple[list[tuple[Any, ...]], tuple[tuple[Any, ...], ...]]:
     """Return the lines that say what a database is, and what is noted of its tables, after its role."""
     parts = (
-        f"SELECT {text.format(f'{quote(schema)}.{name}', quote(schema))}"
+        f"SELECT {text.format(f'{quote(schema)}.{name}')}"
         for name, text in _NOTES.items()
         if name not in format.OPTIONAL_SHARD_TABLES or name in present
     )
     lines = sqlite.fetch(connection, f"{' UNION ALL '.join(parts)} LIMIT {_LINES_MAX + 1}")
-    identity = [line[1:] for line in lines if line[0] == _DATABASE]
+    identity = [line[1:4] for line in lines if line[0] == _DATABASE]
     roles = [(line[0], line[1]) for line in lines if line[0] == _DATABASE]  # which tables it needs depends on its role
     return identity, (*roles, *(line for line in lines if line[0] != _DATABASE))
 

@@ -34,15 +34,13 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
         recalled = checked_schemas.recall(connection, schema, objects)
         if recalled is not None:
             checked = recalled.checked
-            role, database_id, agent_id, has_truncations = _parse_role(path, recalled.identity)
+            role, database_id, agent_id = _parse_role(path, recalled.identity)
         else:
-            role, database_id, agent_id, has_truncations, checked = _check(connection, schema, path, objects)
-        return Source(schema, path, role, database_id, agent_id, checked.tables, checked.priorities, has_truncations)
+            role, database_id, agent_id, checked = _check(connection, schema, path, objects)
+        return Source(schema, path, role, database_id, agent_id, checked.tables, checked.priorities)
 
 
-def _check(
-    connection: Connection, schema: str, path: str, objects: Objects
-) -> tuple[str, bytes, str | None, bool, Checked]:
+def _check(connection: Connection, schema: str, path: str, objects: Objects) -> tuple[str, bytes, str | None, Checked]:
     """Check a schema that was not checked before; return what `_parse_role` does, and what was found.
 
     Views and virtual tables have no root page, and are no ordinary tables. The text of the schema is read, and not
@@ -50,7 +48,7 @@ def _check(
     """
     ordinary = {name: sql for type_, name, _, sql, has_root in objects if type_ == "table" and has_root}
     _check_own_tables(connection, schema, path, ordinary, format.COMMON_TABLES)
-    role, database_id, agent_id, has_truncations = _read_role(connection, schema, path)
+    role, database_id, agent_id = _read_role(connection, schema, path)
     if role == format.SHARD:
         _check_indexes(connection, schema, path, objects)
     # checksum.verify looks for the checksum of a bundle
@@ -66,7 +64,7 @@ def _check(
     priorities = tables.read_priorities(connection, schema, path, record_tables, present)
     checked = Checked(record_tables, priorities)
     checked_schemas.remember(connection, schema, objects, present, checked)
-    return role, database_id, agent_id, has_truncations, checked
+    return role, database_id, agent_id, checked
 
 
 def _check_own_tables(
@@ -123,20 +121,17 @@ def _is_partial(connection: Connection, schema: str, index: str, table: str) -> 
     return any(row[1] == index and row[4] for row in indexes)
 
 
-def _read_role(connection: Connection, schema: str, path: str) -> tuple[str, bytes, str | None, bool]:
-    sql = (
-        f"SELECT role, database_id, agent_id, EXISTS(SELECT 1 FROM {quote(schema)}._edgeshard_truncations) "
-        f"FROM {quote(schema)}._edgeshard_database LIMIT 2"
-    )
+def _read_role(connection: Connection, schema: str, path: str) -> tuple[str, bytes, str | None]:
+    sql = f"SELECT role, database_id, agent_id FROM {quote(schema)}._edgeshard_database LIMIT 2"
     return _parse_role(path, sqlite.fetch(connection, sql))
 
 
-def _parse_role(path: str, rows: Sequence[tuple[Any, ...]]) -> tuple[str, bytes, str | None, bool]:
-    """Return the role, the database id, a shard's agent, and whether any truncated rows are noted."""
-    sqlite.ensure_types(path, (str, bytes, None, int), rows)
+def _parse_role(path: str, rows: Sequence[tuple[Any, ...]]) -> tuple[str, bytes, str | None]:
+    """Return the role, the database id, and a shard's agent."""
+    sqlite.ensure_types(path, (str, bytes, None), rows)
     if len(rows) == 1:
-        role, database_id, agent_id, has_truncations = rows[0]
+        role, database_id, agent_id = rows[0]
         is_role = role in (format.SHARD, format.MASTER, format.BUNDLE)
         if is_role and len(database_id) == _ID_BYTES and len(agent_id or "") <= paths.AGENT_NAME_MAX:
-            return role, database_id, agent_id, bool(has_truncations)
+            return role, database_id, agent_id
     raise FormatError(_ACTION, path, "_edgeshard_database does not say what it is")

@@ -113,7 +113,6 @@ class Source:
         agent_id: the agent of a shard; None for other roles.
         tables: its record tables.
         priorities: the priority of each table that has one, by its name in lower case.
-        has_truncations: whether it notes any truncated rows.
     """
 
     schema: str
@@ -123,7 +122,10 @@ class Source:
     agent_id: str | None
     tables: tuple[SourceTable, ...]
     priorities: Mapping[str, int] = attrs.Factory(dict)
-    has_truncations: bool = True
+
+    def attached_as(self, schema: str) -> Source:
+        """Return the same database as it is known to a connection to which it is attached by another name."""
+        return Source(schema, self.path, self.role, self.database_id, self.agent_id, self.tables, self.priorities)
 
     @property
     def is_shard(self) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError
@@ -23,6 +24,12 @@ ID_BYTES: Final = 16
 
 #: The most truncations of one stream. Adjacent ones for the same database are one entry, so there are only few.
 _TRUNCATIONS_MAX: Final = 10_000
+
+#: What a stream without truncations has in their place.
+_NO_TRUNCATION: Final = (None, None, None)
+
+#: How many streams of a shard are read at once.
+_STREAMS_AT_ONCE: Final = 1_000
 
 #: The most pruned ranges of one stream that are read at a time. Adjacent ones with the same reason are one entry.
 _PRUNED_RANGES_MAX: Final = 10_000
@@ -86,14 +93,13 @@ def streams_with_news(
         DamagedError: the source contradicts itself, or holds values that cannot be right.
     """
     with bounds.bounded(connection, source.schema):
-        blocks = shard_blocks(connection, source) if source.is_shard else {}
-        numbers = set(blocks)
-        if not source.is_shard or source.has_truncations:
-            sql = _shard_news(source) if source.is_shard else _master_news(source)
-            numbers.update(number for (number,) in sqlite.fetch_typed(connection, source.path, (int,), sql))
+        if source.is_shard:
+            return _shard_streams_with_news(connection, source)
+        found = sqlite.fetch_typed(connection, source.path, (int,), _master_news(source))
+        numbers = {number for (number,) in found}
         if unwanted is not None:
             numbers &= _wanted_streams(connection, source, unwanted)
-        return [_read_stream(connection, source, number, blocks.get(number), unwanted) for number in sorted(numbers)]
+        return [_read_stream(connection, source, number, unwanted or {}) for number in sorted(numbers)]
 
 
 def _wanted_streams(connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]]) -> set[int]:
@@ -118,15 +124,6 @@ def _wanted_streams(connection: Connection, source: Source, unwanted: Mapping[by
 
 def _known_streams(source: Source) -> str:
     return f"SELECT s.stream_no FROM {quote(source.schema)}._edgeshard_streams s {JOIN_KNOWN.format('s')}"
-
-
-def _shard_news(source: Source) -> str:
-    """Select the streams of which a shard truncated rows that the main database does not know, or that are wrong."""
-    return _known_streams(source) + (
-        f"JOIN {quote(source.schema)}._edgeshard_truncations r ON r.stream_no = s.stream_no "
-        "GROUP BY s.stream_no HAVING max(r.last) > coalesce(m.last_seq, t.last_seq, 0) "
-        "OR total((r.last >= r.first) IS NOT TRUE)"
-    )
 
 
 def _master_news(source: Source) -> str:
@@ -160,28 +157,109 @@ def stream_ids(connection: Connection, source: Source) -> set[bytes]:
         return {stream_id for (stream_id,) in sqlite.fetch_typed(connection, source.path, (bytes,), sql)}
 
 
-# -- one stream -------------------------------------------------------------------------------------------------------
+# -- the streams of a shard -------------------------------------------------------------------------------------------
+
+
+def _shard_streams_with_news(connection: Connection, shard: Source) -> list[SourceStream]:
+    """Return the streams of a shard that have rows, or truncated rows that the main database does not know of."""
+    blocks = shard_blocks(connection, shard)
+    numbers = set(blocks)
+    sql = f"SELECT count(*) FROM {quote(shard.schema)}._edgeshard_streams"
+    if sqlite.scalar(connection, sql) != len(numbers):  # most shards have one stream, and it has rows
+        numbers.update(_truncated_beyond(connection, shard))
+    return _read_shard_streams(connection, shard, blocks, numbers)
+
+
+def _truncated_beyond(connection: Connection, shard: Source) -> list[int]:
+    """Return the numbers of the streams with truncated rows that the main database does not know, or that are wrong."""
+    sql = _known_streams(shard) + (
+        f"JOIN {quote(shard.schema)}._edgeshard_truncations r ON r.stream_no = s.stream_no "
+        "GROUP BY s.stream_no HAVING max(r.last) > coalesce(m.last_seq, t.last_seq, 0) "
+        "OR total((r.last >= r.first) IS NOT TRUE)"
+    )
+    return [number for (number,) in sqlite.fetch_typed(connection, shard.path, (int,), sql)]
+
+
+def all_streams(connection: Connection, shard: Source) -> list[SourceStream]:
+    """Return all streams of a shard that have rows, truncated ones included, by number."""
+    with bounds.bounded(connection, shard.schema):
+        blocks = shard_blocks(connection, shard)
+        sql = f"SELECT stream_no FROM {quote(shard.schema)}._edgeshard_streams"
+        numbers = {number for (number,) in sqlite.fetch_typed(connection, shard.path, (int,), sql)}
+        listed = _read_shard_streams(connection, shard, blocks, numbers | blocks.keys())
+    return [stream for stream in listed if stream.last_seq]
+
+
+def _read_shard_streams(
+    connection: Connection, shard: Source, blocks: Mapping[int, Block], numbers: Iterable[int]
+) -> list[SourceStream]:
+    """Return some streams of a shard, by number; a few statements read all of them.
+
+    Args:
+        connection: the connection to which the shard is attached.
+        shard: the shard.
+        blocks: what `shard_blocks` returned.
+        numbers: which streams.
+    """
+    wanted, schema = sorted(numbers), quote(shard.schema)
+    found: list[SourceStream] = []
+    for start in range(0, len(wanted), _STREAMS_AT_ONCE):
+        part = wanted[start : start + _STREAMS_AT_ONCE]
+        rows = connection.execute(
+            "SELECT s.stream_no, s.stream_id, s.agent_id, s.began_at, t.first, t.last, t.database_id "
+            f"FROM {schema}._edgeshard_streams s LEFT JOIN {schema}._edgeshard_truncations t USING (stream_no) "
+            f"WHERE s.stream_no IN ({', '.join(map(str, part))}) ORDER BY s.stream_no"
+        )
+        for number, of_stream in itertools.groupby(rows, key=operator.itemgetter(0)):
+            lines = list(itertools.islice(of_stream, _TRUNCATIONS_MAX + 1))
+            found.append(_parse_shard_stream(shard, lines, blocks.get(number)))
+    unlisted = set(wanted) - {stream.stream_no for stream in found}
+    if unlisted:
+        raise _unlisted_error(shard, min(unlisted))
+    return found
+
+
+def _parse_shard_stream(shard: Source, lines: Sequence[tuple[Any, ...]], block: Block | None) -> SourceStream:
+    """Return a stream of a shard.
+
+    Args:
+        shard: the shard.
+        lines: its number, id and agent, and when it began; with each of its truncations, or with None in their place.
+        block: its block in the file.
+    """
+    sqlite.ensure_types(shard.path, (int, bytes, str, str, None, None, None), lines)
+    stream_no = lines[0][0]
+    stream_id, agent_id, began_at = _checked_identity(shard, *lines[0][:4])
+    truncations = _checked_truncations(shard, stream_no, [line[4:] for line in lines if line[4:] != _NO_TRUNCATION])
+    truncated_to = max((item.last for item, _ in truncations), default=0)
+    left = _not_truncated(block, truncated_to)
+    last_seq = max(truncated_to, *(item.last for item in left), 0)
+    _check_seqs(shard, stream_no, left, last_seq)
+    return SourceStream(
+        stream_no, stream_id, agent_id, began_at, left, truncations, last_seq, in_file=block is not None
+    )
+
+
+def _not_truncated(block: Block | None, truncated_to: int) -> tuple[Block, ...]:
+    """Return what is left of a shard's block, as no or one block."""
+    if block is None or block.last <= truncated_to:
+        return ()
+    return (block.cut(truncated_to + 1, block.last),)
+
+
+# -- one stream of a master or bundle ---------------------------------------------------------------------------------
 
 
 def _read_stream(
-    connection: Connection,
-    source: Source,
-    stream_no: int,
-    shard_block: Block | None,
-    unwanted: Mapping[bytes, Sequence[Range]] | None,
+    connection: Connection, source: Source, stream_no: int, unwanted: Mapping[bytes, Sequence[Range]]
 ) -> SourceStream:
     stream_id, agent_id, began_at, last_seq = _read_identity(connection, source, stream_no)
     truncations = _read_truncations(connection, source, stream_no)
-    if source.is_shard:
-        truncated_to = max((item.last for item, _ in truncations), default=0)
-        blocks = _not_truncated(shard_block, truncated_to)
-        last_seq = max(truncated_to, *(item.last for item in blocks), 0)
-    else:
-        blocks = _read_new_blocks(connection, source, stream_no, stream_id, (unwanted or {}).get(stream_id, ()))
+    blocks = _read_new_blocks(connection, source, stream_no, stream_id, unwanted.get(stream_id, ()))
     _check_seqs(source, stream_no, blocks, last_seq)
-    pruned = () if source.is_shard else _read_pruned(connection, source, stream_no)
+    pruned = _read_pruned(connection, source, stream_no)
     return SourceStream(
-        stream_no, stream_id, agent_id, began_at, blocks, truncations, last_seq, shard_block is not None, pruned
+        stream_no, stream_id, agent_id, began_at, blocks, truncations, last_seq, in_file=False, pruned=pruned
     )
 
 
@@ -196,9 +274,19 @@ def _read_identity(connection: Connection, source: Source, stream_no: int) -> tu
         (stream_no,),
     )
     if not rows:
-        cause = f"it has rows of stream number {stream_no}, which it does not list"
-        raise DamagedError(_ACTION, source.path, cause)
-    stream_id, agent_id, began_at, last_seq = rows[0]
+        raise _unlisted_error(source, stream_no)
+    return *_checked_identity(source, stream_no, *rows[0][:3]), rows[0][3]
+
+
+def _unlisted_error(source: Source, stream_no: int) -> DamagedError:
+    cause = f"it has rows of stream number {stream_no}, which it does not list"
+    return DamagedError(_ACTION, source.path, cause)
+
+
+def _checked_identity(
+    source: Source, stream_no: int, stream_id: bytes, agent_id: str, began_at: str
+) -> tuple[bytes, str, str]:
+    """Return the stream's id, its agent, and when it began ("" if that is not a time)."""
     if (
         not 1 <= stream_no <= format.STREAM_NO_MAX
         or len(stream_id) != ID_BYTES
@@ -207,21 +295,22 @@ def _read_identity(connection: Connection, source: Source, stream_no: int) -> tu
     ):
         cause = f"stream number {stream_no} has an invalid number, id or agent, or belongs to another agent"
         raise DamagedError(_ACTION, source.path, cause)
-    return stream_id, agent_id, began_at if _is_time(began_at) else "", last_seq
+    return stream_id, agent_id, began_at if _is_time(began_at) else ""
 
 
 def _read_truncations(connection: Connection, source: Source, stream_no: int) -> tuple[tuple[Range, bytes], ...]:
     """Return the truncated seqs, each with the id of the database that holds them."""
-    if not source.has_truncations:
-        return ()
-    rows = sqlite.fetch_typed(
-        connection,
-        source.path,
-        (int, int, bytes),
+    sql = (
         f"SELECT first, last, database_id FROM {quote(source.schema)}._edgeshard_truncations "
-        "WHERE stream_no = ? LIMIT ?",
-        (stream_no, _TRUNCATIONS_MAX + 1),
+        "WHERE stream_no = ? LIMIT ?"
     )
+    return _checked_truncations(source, stream_no, sqlite.fetch(connection, sql, (stream_no, _TRUNCATIONS_MAX + 1)))
+
+
+def _checked_truncations(
+    source: Source, stream_no: int, rows: Sequence[tuple[Any, ...]]
+) -> tuple[tuple[Range, bytes], ...]:
+    sqlite.ensure_types(source.path, (int, int, bytes), rows)
     if len(rows) > _TRUNCATIONS_MAX:
         raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has too many truncations")
     for first, last, database_id in rows:
@@ -240,13 +329,6 @@ def _is_time(text: str) -> bool:
         return datetime.datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
-
-
-def _not_truncated(block: Block | None, truncated_to: int) -> tuple[Block, ...]:
-    """Return what is left of a shard's block, as no or one block."""
-    if block is None or block.last <= truncated_to:
-        return ()
-    return (block.cut(truncated_to + 1, block.last),)
 
 
 def _read_new_blocks(
@@ -506,29 +588,6 @@ def ids_of_rows(
     return union(Range(*row) for row in rows)
 
 
-def last_seqs(connection: Connection, shard: Source) -> list[tuple[bytes, str, int]]:
-    """Return (id, agent, highest seq that it has or had) of each stream of a shard that has or had rows.
-
-    The main database knows all of these streams, and says whose they are.
-    """
-    with bounds.bounded(connection, shard.schema):
-        blocks = shard_blocks(connection, shard)
-        truncated = (
-            f"(SELECT max(last) FROM {quote(shard.schema)}._edgeshard_truncations t WHERE t.stream_no = s.stream_no)"
-        )
-        rows = sqlite.fetch_typed(
-            connection,
-            shard.path,
-            (int, bytes, str, int),
-            f"SELECT s.stream_no, m.stream_id, m.agent_id, coalesce({truncated}, 0) "
-            f"FROM {quote(shard.schema)}._edgeshard_streams s "
-            "CROSS JOIN main._edgeshard_streams m ON m.stream_id = s.stream_id ORDER BY s.stream_no",
-        )
-    lasts = ((number, max(last, blocks[number].last if number in blocks else 0)) for number, _, _, last in rows)
-    last_of = dict(lasts)
-    return [(stream_id, agent, last_of[number]) for number, stream_id, agent, _ in rows if last_of[number]]
-
-
 # -- truncated rows ---------------------------------------------------------------------------------------------------
 
 
@@ -539,15 +598,12 @@ def truncated_beyond(connection: Connection, shard: Source) -> list[tuple[Source
         The stream, the seqs, and the id of the database that holds them.
     """
     with bounds.bounded(connection, shard.schema):
-        found = sqlite.fetch_typed(connection, shard.path, (int,), _shard_news(shard))
-        listed = [_read_stream(connection, shard, number, None, None) for (number,) in found]
+        listed = _read_shard_streams(connection, shard, {}, _truncated_beyond(connection, shard))
     return [(stream, seqs, database_id) for stream in listed for seqs, database_id in stream.truncations]
 
 
 def are_truncated_rows_held(connection: Connection, shard: Source) -> bool:
     """Return whether the main database holds, or has held, every row that a shard truncated for any database."""
-    if not shard.has_truncations:
-        return True
     schema = quote(shard.schema)
     sql = (
         f"SELECT 1 FROM {schema}._edgeshard_truncations r JOIN {schema}._edgeshard_streams s USING(stream_no) "

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -927,6 +928,35 @@ def test_a_bad_shard_is_told_once_and_wakes_nobody(store: edgeshard.Store, caplo
         await_that(lambda: passes.found() == 1)
 
 
+@attrs.frozen
+class Reading:
+    celsius: float
+
+
+@pytest.mark.parametrize("is_new_table", [False, True])
+def test_rows_that_come_between_a_truncation_and_the_last_look_at_the_shard_are_news(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, is_new_table: bool
+) -> None:
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)
+    merger = Merger(store.root)
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        merger.run()
+        shard.write({"n": 2})
+        real = truncate._shrink
+
+        def late(*arguments: Any) -> None:
+            shard.write(Reading(3.0) if is_new_table else {"n": 3})
+            real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(truncate, "_shrink", late)
+            merger.run()
+        assert merger.has_news()
+        assert (1, False) == (merger.run(thorough=False).rows, merger.has_news())
+    merger.close()
+
+
 def test_what_a_pass_left_because_it_was_stopped_is_found_by_the_next(
     store: edgeshard.Store,
 ) -> None:
@@ -955,19 +985,20 @@ def test_a_truncation_is_no_news_and_rows_that_come_during_it_are(
         assert not merger.has_news()
         shard.write({"n": 2})
         assert merger.has_news()
-        real = truncate._has_no_new_row
-        asked: list[bool] = []
+        real = truncate._data_version
+        versions: list[int] = []
 
-        def late(*arguments: Any) -> bool:
-            asked.append(real(*arguments))
-            if len(asked) == 1:  # just after the last look at the rows
+        def late(*arguments: Any) -> int:
+            versions.append(real(*arguments))
+            if len(versions) == 2:  # just after the last look at the shard
                 shard.write({"n": 3})
-            return asked[-1]
+            return versions[-1]
 
         with monkeypatch.context() as patch:
-            patch.setattr(truncate, "_has_no_new_row", late)
+            patch.setattr(truncate, "_data_version", late)
             merger.run()
-        assert [True] == asked
+        assert len(versions) == 2
+        assert versions[0] == versions[1]
         assert merger.has_news()
         assert (1, False) == (merger.run(thorough=False).rows, merger.has_news())
     merger.close()
