@@ -59,6 +59,8 @@ def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
     """Return the seqs of `ranges` that are in none of `holes`, in order."""
     result: list[Range] = []
     holes = union(holes)
+    if not holes:  # often
+        return union(ranges)
     at = 0  # both are sorted: a hole before one range is before all later ones
     for item in union(ranges):
         first = item.first
@@ -78,8 +80,8 @@ def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
 
 def intersect(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:
     """Return the seqs that are in both, in order."""
-    ranges = union(ranges)
-    return subtract(ranges, subtract(ranges, others))
+    others = union(others)
+    return [part for item in union(ranges) for part in clip(others, item)]
 
 
 def clip(ranges: Sequence[Range], to: Range) -> list[Range]:

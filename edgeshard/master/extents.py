@@ -114,6 +114,12 @@ def pruned_streams(connection: Connection) -> list[int]:
     return [stream_no for (stream_no,) in rows]
 
 
+_UPSERT_RANGE: Final = (
+    "INSERT INTO main._edgeshard_ranges VALUES (?, ?, ?) "
+    "ON CONFLICT(stream_no, first) DO UPDATE SET last = excluded.last"
+)
+
+
 def add_ranges(connection: Connection, stream_no: int, held: list[Range], copied: list[Range]) -> list[Range]:
     """Record that the database now holds the copied seqs of a stream, and return them united with `held`.
 
@@ -129,13 +135,10 @@ def add_ranges(connection: Connection, stream_no: int, held: list[Range], copied
     now = union([*held, *copied])
     if size(held) + size(copied) != size(now):
         raise AssertionError(f"stream {stream_no}: some of {copied} are held already")
-    before = set(held)
-    for part in before.difference(now):
-        connection.execute(
-            "DELETE FROM main._edgeshard_ranges WHERE stream_no = ? AND first = ?", (stream_no, part.first)
-        )
-    for part in set(now) - before:
-        connection.execute("INSERT INTO main._edgeshard_ranges VALUES (?, ?, ?)", (stream_no, part.first, part.last))
+    for first in {part.first for part in held} - {part.first for part in now}:
+        connection.execute("DELETE FROM main._edgeshard_ranges WHERE stream_no = ? AND first = ?", (stream_no, first))
+    for part in set(now).difference(held):
+        connection.execute(_UPSERT_RANGE, (stream_no, part.first, part.last))
     return now
 
 

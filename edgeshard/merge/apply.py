@@ -311,8 +311,9 @@ def _record_absent(target: Target, stream_no: int, stream: SourceStream, held: S
     for seqs, database_id in stream.truncations:
         if subtract([seqs], held) and not diff.is_held(target.connection, stream_no, seqs):
             truncations.record(target.connection, stream_no, seqs, database_id)
-    held_of_pruned = diff.held_around(target.connection, stream_no, [item.seqs for item in stream.pruned])
-    pruned_ranges.record_from_source(target.connection, stream_no, stream.pruned, held_of_pruned)
+    if stream.pruned:
+        held_of_pruned = diff.held_around(target.connection, stream_no, [item.seqs for item in stream.pruned])
+        pruned_ranges.record_from_source(target.connection, stream_no, stream.pruned, held_of_pruned)
 
 
 def _rest_of_transaction(connection: Connection, origin: Source, last_id: int) -> range:

@@ -313,7 +313,7 @@ class Merger:
         return {file.name: file for file in map(self._unchanged, sample) if reap.has_agent_ended(file.path)}
 
     def _lock_path(self, name: str) -> Path:
-        return paths.lock_path(str(self._folder.path / name))
+        return paths.shard_lock(self._folder.path, paths.stem_of(name))
 
     # -- one group of sources -----------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
 
@@ -41,15 +42,18 @@ _ROW_BYTES_MIN: Final = 8
 #: How long the check waits for a lock, in seconds.
 _BUSY_TIMEOUT_S: Final = 0.25
 
-#: The blocks that are bounded now: the id of the connection, and the name by which the database is attached.
-_blocks: set[tuple[int, str]] = set()
+#: The blocks that are bounded now, by the id of the connection and the name by which the database is attached, with
+#: what the file system held of the database when the block began, in bytes.
+_blocks: dict[tuple[int, str], int] = {}
+
+#: A block within another one for the same database.
+_BOUNDED_ALREADY: Final = contextlib.nullcontext()
 
 #: The check needs a bit for each page. More than this, in bytes, it gets only if the file has as many.
 _CHECK_BYTES_MAX: Final = 64 << 20
 
 
-@contextlib.contextmanager
-def bounded(connection: Connection, schema: str, *, all_tables: bool = False) -> Iterator[None]:
+def bounded(connection: Connection, schema: str, *, all_tables: bool = False) -> AbstractContextManager[None]:
     """Bound what the connection does with a database in the block.
 
     If that ends a write, the whole transaction is rolled back. A block within another one for the same database has no
@@ -64,25 +68,29 @@ def bounded(connection: Connection, schema: str, *, all_tables: bool = False) ->
         DamagedError: it takes more steps than it should, because it is damaged.
         StorageError: it takes many steps, and cannot be checked.
     """
-    block = (id(connection), schema)
-    if block in _blocks:
-        yield
-        return
+    if (id(connection), schema) in _blocks:
+        return _BOUNDED_ALREADY
+    return _bounded(connection, schema, all_tables=all_tables)
+
+
+@contextlib.contextmanager
+def _bounded(connection: Connection, schema: str, *, all_tables: bool) -> Iterator[None]:
     path = connection.db_filename(schema)
-    counted = _allocated_bytes(path)
+    counted = held = _allocated_bytes(path)
     if counted > _SMALL_BYTES:  # what a small file claims to have makes no difference, and takes two statements to read
         counted = min(counted, sqlite.claimed_bytes(connection, schema))
     steps = _STEPS + _STEPS_A_BYTE * counted
-    _blocks.add(block)
+    block = (id(connection), schema)
+    _blocks[block] = held
     try:
         with sqlite.limit_steps_in_block(connection, steps, partial(ensure_sound, path, all_tables=all_tables)):
             yield
     finally:
-        _blocks.discard(block)
+        del _blocks[block]
 
 
 def row_bytes(connection: Connection, schema: str, rows: int, used_bytes: int) -> int:
-    """Return about how many bytes a row of an attached database takes, at least 1.
+    """Return about how many bytes a row of an attached database takes, at least 1, in a block that is `bounded`.
 
     A file of holes claims more than it has, and would be copied row by row. What the file system holds counts instead,
     unless that cannot be all, because it holds the file compressed or has yet to write it.
@@ -93,7 +101,7 @@ def row_bytes(connection: Connection, schema: str, rows: int, used_bytes: int) -
         rows: how many rows it has.
         used_bytes: what its pages in use take.
     """
-    held = _allocated_bytes(connection.db_filename(schema))
+    held = _blocks[id(connection), schema]
     if held >= _ROW_BYTES_MIN * rows:
         used_bytes = min(used_bytes, held)
     return max(1, used_bytes // max(1, rows))
@@ -103,8 +111,10 @@ def _allocated_bytes(path: str) -> int:
     """Return how much the file system holds of a database and its WAL; 0 if it does not say."""
     found = 0
     for name in (path, paths.wal(path)):
-        with contextlib.suppress(OSError):
+        try:  # contextlib.suppress would take longer than this does
             found += os.stat(name).st_blocks * _BLOCK_BYTES
+        except OSError:
+            continue
     return found
 
 

@@ -10,8 +10,10 @@ Where the folder is cannot be set from here: SQLite reads the environment once, 
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
+import time
 from typing import Final
 
 import apsw
@@ -28,8 +30,14 @@ _IN_MEMORY: Final = 2
 
 def choose(connection: apsw.Connection) -> None:
     """Let a connection keep temporary data in memory if there is no folder for temporary files with some space."""
-    if not _has_space(find_folder()):
+    if _is_space_lacking(int(time.monotonic())):
         connection.pragma("temp_store", _IN_MEMORY)
+
+
+@functools.lru_cache(maxsize=1)
+def _is_space_lacking(_second: int) -> bool:
+    """Look for space at most once a second: a merge opens thousands of connections."""
+    return not _has_space(find_folder())
 
 
 def spills(connection: apsw.Connection) -> bool:
