@@ -18,9 +18,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -29,7 +27,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, StorageBusyError, StorageError
-from edgeshard.files import fingerprint, folders, lock_holder, locks, paths, scan
+from edgeshard.files import fingerprint, folders, lock_holder, locks, paths, private_folder, scan
 from edgeshard.inspect.pages import Pages
 from edgeshard.inspect.rescue import rescue
 from edgeshard.inspect.survey import Survey, survey
@@ -41,12 +39,8 @@ from edgeshard.sources import attach, diff
 
 _ACTION = "salvage"
 
-#: How the name of the folder begins that has what was rescued, while it is merged; and the whole name.
-_FOLDER_PREFIX: Final = "salvage-"
-
-_FOLDER_NAME: Final = re.compile(rf"{_FOLDER_PREFIX}[a-z0-9_]{{8}}")
-
-_RESCUED: Final = "rescued.db"
+#: Where the database with what was rescued is while it is merged. Without a marker: it is in the store's own folder.
+_FOLDERS: Final = private_folder.PrivateFolders("salvage-", "rescued.db")
 
 #: Pages that are sampled to find out how large pages are.
 _SAMPLE_PAGES = 200
@@ -58,63 +52,11 @@ def salvage(root: Path, path: str | os.PathLike[str]) -> SalvageReport:
     if scan.find_database(real) is None:
         raise ConfigurationError(_ACTION, real, "there is no such file; check the path")
     folders.make_folder(root)
-    with (
-        sqlite.translate_errors(_ACTION, real),
-        _agent_locked_out(root, real),
-        _private_folder(root) as folder,
-    ):
-        rescued = os.path.realpath(folder / _RESCUED)
-        found, report = _read(root, real, rescued)
-        return _merge(root, rescued, found, report) if found.streams else report
-
-
-@contextlib.contextmanager
-def _private_folder(root: Path) -> Iterator[Path]:
-    """Make a folder for the block, which is locked meanwhile and removed in the end.
-
-    First, the folders that killed salvages left are removed: they have copies of rows, which an erasure does not reach.
-    """
-    for name in filter(_FOLDER_NAME.fullmatch, os.listdir(root)):
-        _remove_leftover(root / name)
-    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=root))
-    with _opened_folder(folder) as handle:
-        locks.lock_open_file(handle, folder)
-        try:
-            yield folder
-        finally:
-            _remove(folder)
-
-
-def _remove_leftover(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened_folder(folder) as handle:
-        if locks.lock_open_file(handle, folder):
-            _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder that a salvage made; if somebody put another file into it, that file stays."""
-    # not tempfile.TemporaryDirectory: where deleting is denied, it tries again until Python's stack is used up
-    names = os.listdir(folder)
-    made = list(filter(_is_rescued, names))
-    for name in made:
-        os.unlink(folder / name)
-    if made == names:
-        os.rmdir(folder)
-
-
-def _is_rescued(name: str) -> bool:
-    """Return whether it is the name of the database that a salvage makes, finished or not, or of a file next to it."""
-    base = next((name.removesuffix(suffix) for suffix in paths.SIDE_FILES if name.endswith(suffix)), name)
-    return base == _RESCUED or paths.is_unfinished(base, _RESCUED)
-
-
-@contextlib.contextmanager
-def _opened_folder(folder: Path) -> Iterator[int]:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
+    with sqlite.translate_errors(_ACTION, real), _agent_locked_out(root, real):
+        _FOLDERS.remove_leftovers(root)  # they have copies of rows, which an erasure does not reach
+        with _FOLDERS.make(root) as rescued:
+            found, report = _read(root, real, rescued)
+            return _merge(root, rescued, found, report) if found.streams else report
 
 
 @contextlib.contextmanager

@@ -495,21 +495,6 @@ def test_a_snapshot_of_another_programs_database_that_cannot_be_ended_is_an_erro
     assert (1, True) == (report.rows + (again := store.import_(plant)).rows, again.complete)
 
 
-def test_a_salvage_removes_what_one_left_that_was_killed_and_nothing_else(store: edgeshard.Store) -> None:
-    with store.shard("agent") as shard:
-        shard.write({"n": 1})
-    left, users, others = (store.root / f"salvage-{name}" for name in ("abcd1234", "wxyz5678", "of-mine"))
-    for folder in (left, users, others):
-        folder.mkdir()
-        for name in ("rescued.db", "rescued.db-wal", "rescued.db.edgeshard-0123abcd.new", "notes.txt"):
-            if name != "notes.txt" or folder != left:
-                (folder / name).touch()
-    assert 1 == store.salvage(shard_path(store, "agent")).merged
-    assert {users, others} == {path for path in store.root.iterdir() if path.name.startswith("salvage-")}
-    assert ["notes.txt"] == os.listdir(users)
-    assert 4 == len(os.listdir(others))
-
-
 def test_a_salvage_that_may_not_delete_its_copy_says_so(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,14 @@ def test_a_salvage_that_cannot_attach_what_it_rescued_says_why_and_can_be_repeat
     assert 300 == store.salvage(bad).merged
 
 
+def test_a_salvage_removes_what_one_left_that_was_killed(store: edgeshard.Store, bad: Path) -> None:
+    left = store.root / f"salvage-{'0' * 16}"
+    left.mkdir()
+    for name in ("rescued.db", "rescued.db.edgeshard-0123abcd.new"):
+        (left / name).touch()
+    assert (300, False) == (store.salvage(bad).merged, left.exists())
+
+
 @pytest.mark.parametrize("page", ["agent_data", "_edgeshard_truncations", "_edgeshard_transactions"])
 def test_no_row_is_lost_where_the_page_that_leads_to_them_is_damaged(
     store: edgeshard.Store, bad: Path, page: str
