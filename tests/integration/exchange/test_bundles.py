@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -606,40 +605,3 @@ def test_a_copy_that_a_killed_dry_run_left_in_the_folder_for_temporary_files_is_
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     assert 3 == new.merge([path], dry_run=True).rows
     assert ["readonly-copy-of-my-thesis"] == os.listdir(temporary)
-
-
-def test_a_users_folder_stays_whatever_its_name(store: edgeshard.Store, hub: edgeshard.Store, small_disk: Path) -> None:
-    path = carry(store, small_disk, "-wal")
-    left = leave_a_copy(hub, path, hub.root)
-    (left / "notes.txt").write_text("put there by a user")
-    kept = [left / "notes.txt"]
-    renamed = hub.root / f"edgeshard-readonly-copy-{'0' * 16}"
-    shutil.copytree(left, renamed)  # its marker names another folder
-    kept += renamed.iterdir()
-    for name, marker in (
-        ("carried-2026", "lock"),
-        ("readonly-copy-2026", "lock"),
-        ("edgeshard-readonly-copy-2026", "edgeshard-readonly-copy.lock"),
-        (f"edgeshard-readonly-copy-{'1' * 16}", "edgeshard-readonly-copy.lock"),
-        (f"edgeshard-readonly-copy-{'2' * 16}", "lock"),
-    ):
-        (hub.root / name).mkdir()
-        for file in ("database.db", marker):
-            (hub.root / name / file).touch()
-            kept.append(hub.root / name / file)
-    link = hub.root / f"edgeshard-readonly-copy-{'3' * 16}"
-    link.symlink_to("carried-2026")
-    assert 3 == hub.merge([path]).rows
-    assert [] == [file for file in (*kept, link) if not file.exists()]
-    assert ["notes.txt"] == os.listdir(left)
-
-
-def test_a_copy_that_another_merge_reads_stays(
-    store: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path, small_disk: Path
-) -> None:
-    path = carry(store, small_disk, "-wal")
-    with readonly_copy.copied(str(path), str(tmp_path)) as copy:
-        with readonly_copy.copied(str(path), str(tmp_path)) as other:
-            assert (True, True, False) == (os.path.exists(copy), os.path.exists(other), copy == other)
-        assert (True, False) == (os.path.exists(copy), os.path.exists(other))
-    assert [] == list(tmp_path.glob("*readonly-copy-*"))

@@ -109,27 +109,18 @@ def test_files_outside_of_a_store_have_the_documented_modes(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("umask")
-def test_a_copy_of_a_database_on_a_read_only_medium_is_its_owners_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_of_a_database_on_a_read_only_medium_is_its_owners_alone(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path / "data")
     write(store)
     store.merge()
-    seen = []
-    remove = readonly_copy._remove
-
-    def look(private: str, folder: int) -> None:
-        seen.append(wrong_modes(Path(private)))
-        remove(private, folder)
-
-    monkeypatch.setattr(readonly_copy, "_remove", look)
-    (tmp_path / "copies").mkdir()
+    copies = tmp_path / "copies"
+    copies.mkdir()
     medium = tmp_path / "medium.db"
     for suffix in ("", "-wal"):
         shutil.copy(f"{store.master_path}{suffix}", f"{medium}{suffix}")
-    with readonly_copy._private_folder(str(tmp_path / "copies")) as private:
-        readonly_copy._copy(str(medium), os.path.join(private, "copy.db"))
-    assert [{}] == seen
+    with readonly_copy._FOLDERS.make(copies) as copy:
+        readonly_copy._copy(str(medium), copy)
+        assert (4, {}) == (len(found(copies)) - 1, wrong_modes(Path(copy).parent))
 
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
