@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from edgeshard.files.private_folder import PrivateFolders
 from tests.support.processes import python
+from tests.support.users import User, as_root, run_as
 
 MARKED = PrivateFolders("copy-", "database.db", marker="copy.lock")
 UNMARKED = PrivateFolders("copy-", "database.db")
@@ -63,6 +65,19 @@ def test_a_folder_in_use_stays_until_the_end_of_its_block(private: PrivateFolder
         private.remove_leftovers(tmp_path)
         assert (True, True, False) == (os.path.exists(path), os.path.exists(other), path == other)
     assert ([], before) == (os.listdir(tmp_path), len(os.listdir("/dev/fd")))
+
+
+@as_root
+@both
+def test_a_folder_of_another_user_stays(private: PrivateFolders, tmp_path: Path) -> None:
+    # not tmp_path, which another user may not enter
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o777)
+        left = leave(private, Path(parent))
+        run_as(User(54_321, 54_321), lambda: private.remove_leftovers(parent))
+        assert left.exists()
+        private.remove_leftovers(parent)
+        assert not left.exists()
 
 
 @both
