@@ -243,7 +243,9 @@ def writer_quota(
     most = _largest_growth(budget, usage, left - fixed, is_large=needed_bytes > large_transaction(budget))
     if most < MIN_GROWTH_BYTES:
         return WriterQuota(0, wal, 0)
-    growth = min(most, max(needed_bytes, min(wanted_bytes, max(MIN_GROWTH_BYTES, most // 4))))
+    # a quarter of the rest: others get some as well, and a large transaction takes few steps
+    fair = max(MIN_GROWTH_BYTES, needed_bytes + (most - needed_bytes) // 4)
+    growth = min(most, max(needed_bytes, min(wanted_bytes, fair)))
     return WriterQuota(growth, wal, shard_bytes(file_bytes, max(wal, wal_bytes), growth))
 
 

@@ -92,6 +92,20 @@ def test_a_quota_is_within_what_is_left_and_covers_the_shard(
         assert quota.growth_bytes == 0
 
 
+@pytest.mark.parametrize("max_bytes", [MB, 10 * MB, 1000 * MB])
+def test_a_transaction_takes_few_quotas_until_it_is_as_large_as_may_be(max_bytes: int) -> None:
+    known, usage = Budget(max_bytes), Usage()
+    size, most = policy.EMPTY_SHARD_BYTES, policy.largest_transaction(known, usage)
+    sizes = [0]  # each time that it has used up its quota
+    while len(sizes) == 1 or sizes[-1] > sizes[-2]:
+        grown = sizes[-1]
+        needed, wanted = grown + policy.MIN_GROWTH_BYTES, grown + max(grown, policy.FIRST_GROWTH_BYTES)
+        quota = policy.writer_quota(known, usage, size, 0, min(most, wanted), min(most, needed))
+        sizes.append(quota.growth_bytes)
+    assert 0.85 * most < sizes[-1] <= most
+    assert len(sizes) <= 50, "each is measured under a lock, and noted durably"
+
+
 @given(BUDGETS, USAGES, SIZES, st.floats(1.0, 10.0), st.floats(1.0, 10.0))
 def test_a_chunk_leaves_space_for_deleting_rows(
     known: Budget, usage: Usage, free_pages: int, in_wal: float, in_file: float
