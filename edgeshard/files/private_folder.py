@@ -23,7 +23,7 @@ from typing import Final
 import attrs
 
 from edgeshard.errors import StorageError
-from edgeshard.files import folders, locks, modes, paths
+from edgeshard.files import fingerprint, folders, locks, modes, paths
 
 logger = logging.getLogger("edgeshard.files")
 
@@ -58,16 +58,29 @@ class PrivateFolders:
                 user.
             OSError: the folder cannot be made or removed.
         """
-        path = os.path.join(os.path.realpath(parent), f"{self.prefix}{secrets.token_hex(8)}")
-        modes.create_private_folder(path)
         with contextlib.ExitStack() as cleanup:
-            folder = os.open(path, _FOLDER_FLAGS)
-            cleanup.callback(os.close, folder)
-            cleanup.callback(self._remove, path, folder)
-            locks.lock_open_file(folder, path)
+            while (path := self._make_locked(parent, cleanup)) is None:
+                pass
             if self.marker:
                 self._mark(path)
             yield os.path.join(path, self.database)
+
+    def _make_locked(self, parent: str | os.PathLike[str], cleanup: contextlib.ExitStack) -> str | None:
+        """Make a folder and lock it until `cleanup`; return its path, or None if it was taken for a leftover before."""
+        path = os.path.join(os.path.realpath(parent), f"{self.prefix}{secrets.token_hex(8)}")
+        modes.create_private_folder(path)
+        with contextlib.ExitStack() as own:
+            try:
+                folder = os.open(path, _FOLDER_FLAGS)
+            except FileNotFoundError:
+                return None
+            own.callback(os.close, folder)
+            own.callback(self._remove, path, folder)
+            found = os.fstat(folder)
+            if not locks.lock_open_file(folder, path) or fingerprint.identity(path) != (found.st_dev, found.st_ino):
+                return None
+            cleanup.push(own.pop_all())
+        return path
 
     def remove_leftovers(self, parent: str | os.PathLike[str]) -> None:
         """Remove the folders that killed processes left. What this user may not look into stays.

@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeshard.files import locks, modes
 from edgeshard.files.private_folder import PrivateFolders
 from tests.support.processes import python
 from tests.support.users import User, as_root, run_as
@@ -54,6 +56,32 @@ def test_what_a_killed_process_left_is_removed(private: PrivateFolders, tmp_path
     assert (6 if private == UNMARKED else 7) == len(os.listdir(left))
     private.remove_leftovers(tmp_path)
     assert [] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["opened", "locked"])
+def test_a_folder_that_another_process_takes_for_a_leftover_is_made_again(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name = (modes, "create_private_folder") if moment == "opened" else (locks, "lock_open_file")
+    real: Callable[..., Any] = getattr(owner, name)
+    calls: list[object] = []
+
+    def late(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if moment == "opened":
+            real(*arguments)
+        if len(calls) == 1:
+            UNMARKED.remove_leftovers(tmp_path)
+            assert [] == os.listdir(tmp_path)
+        return real(*arguments) if moment == "locked" else None
+
+    monkeypatch.setattr(owner, name, late)
+    with UNMARKED.make(tmp_path) as path:
+        Path(path).touch()
+        UNMARKED.remove_leftovers(tmp_path)
+        assert os.path.exists(path)
+    assert [] == os.listdir(tmp_path)
+    assert len(calls) > 1
 
 
 @both
