@@ -84,6 +84,7 @@ def close(account: Account) -> Generator[None]:
 def write_within_budget(account: Account) -> Generator[None]:
     """Write and merge within a disk budget: with quotas, and a reserve."""
     writer = Writer(edgeshard.Store(account.root, max_bytes="2M"), "agent", account)
+    paths.shards(account.root).mkdir(parents=True)  # if the first write fails, there is a store to merge all the same
     yield
     write_all(writer)
     merge(account)
