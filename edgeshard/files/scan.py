@@ -217,10 +217,14 @@ def _unless_empty(wal: os.stat_result | None) -> os.stat_result | None:
     return None if wal is not None and stat.S_ISREG(wal.st_mode) and wal.st_size == 0 else wal
 
 
-def _examine(path: str, suffixes: Iterable[str]) -> ShardFile | None:
+def _examine(path: str, suffixes: Sequence[str]) -> ShardFile | None:
     """Examine a file and those of its side files that may be there."""
-    found = _stat(path)
-    sides = {suffix: side for suffix in suffixes if (side := _stat(path + suffix)) is not None}
+    found, sides = _look(path, suffixes)
+    while found is None and sides:  # another process may just be making it, so this counts only if it is seen twice
+        before = sides
+        found, sides = _look(path, suffixes)
+        if found is None and sides.keys() == before.keys():
+            break
     wal = _unless_empty(sides.get(paths.WAL))
     if found is None:
         # SQLite would delete the WAL when it makes the database again, or replay it into one that is put there
@@ -231,6 +235,12 @@ def _examine(path: str, suffixes: Iterable[str]) -> ShardFile | None:
     if defect:
         return ShardFile(printable(path), (), defect)
     return ShardFile(path, fingerprint.database_state(found, wal))
+
+
+def _look(path: str, suffixes: Sequence[str]) -> tuple[os.stat_result | None, dict[str, os.stat_result]]:
+    """Return what is known of a file, and of its side files, as far as they are there."""
+    found = _stat(path)
+    return found, {suffix: side for suffix in suffixes if (side := _stat(path + suffix)) is not None}
 
 
 def _has_bytes(found: os.stat_result | None) -> bool:

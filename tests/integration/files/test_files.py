@@ -342,3 +342,43 @@ def test_a_users_file_in_the_folder_of_shards_stays(store: edgeshard.Store) -> N
         shard.write({"n": 1})
         assert names <= set(os.listdir(shards))
         assert not left & set(os.listdir(shards))
+
+
+@pytest.mark.parametrize("calls_before", [1, 2, 3, 4])
+def test_a_database_that_is_made_while_it_is_looked_for_is_not_taken_for_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls_before: int
+) -> None:
+    path, real, looks = str(tmp_path / "a.db"), scan._stat, 0
+
+    def looked(name: str) -> os.stat_result | None:
+        nonlocal looks
+        looks += 1
+        found = real(name)
+        if looks == calls_before:
+            for suffix in ("", *paths.SIDE_FILES):
+                Path(path + suffix).write_bytes(b"content")
+        return found
+
+    monkeypatch.setattr(scan, "_stat", looked)
+    found = scan.find_database(path)
+    is_found = calls_before <= len(paths.SIDE_FILES)  # otherwise it was made after the last call
+    assert found == (scan.find_database(path) if is_found else None)
+    assert found is None or found.defect == ""
+
+
+def test_a_log_without_its_database_is_found_by_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.db-wal").write_bytes(b"content")
+    found = scan.find_database(str(tmp_path / "a.db"))
+    assert found is not None
+    assert "its database is missing" in found.defect
+    real = scan._stat
+
+    def removed(name: str) -> os.stat_result | None:
+        found = real(name)
+        (tmp_path / "a.db-wal").unlink(missing_ok=True)
+        return found
+
+    (tmp_path / "a.db-wal").write_bytes(b"content")
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "_stat", lambda name: removed(name) if name.endswith("-wal") else real(name))
+        assert scan.find_database(str(tmp_path / "a.db")) is None
