@@ -237,21 +237,26 @@ def pages_in_circles(
     path.write_bytes(content)
 
 
-#: The row on each page of an endless table WITHOUT ROWID: bytes for text, numbers, and zeros for a BLOB.
-_ROWS: dict[str, tuple[bytes | int | bytearray, ...]] = {
-    "_edgeshard_columns": (b"agent_data", b"agent_id", b"text"),
-    "_edgeshard_truncations": (1, 1, 1, bytearray(16)),
+#: The row on each page of an endless table WITHOUT ROWID; numbers are of one byte.
+_ROWS: dict[str, tuple[int | str | bytes, ...]] = {
+    "_edgeshard_columns": ("agent_data", "agent_id", "text"),
+    "_edgeshard_truncations": (1, 1, 1, bytes(16)),
 }
 
 
-def _page(page_bytes: int, child: int | None, row: tuple[bytes | int | bytearray, ...]) -> bytes:
+def _encoded(value: int | str | bytes) -> tuple[int, bytes]:
+    """Return the type and the content of a value in a record (https://sqlite.org/fileformat2.html, 2.1)."""
+    if isinstance(value, int):
+        return 1, bytes([value])
+    if isinstance(value, str):
+        return 13 + 2 * len(value), value.encode()
+    return 12 + 2 * len(value), value
+
+
+def _page(page_bytes: int, child: int | None, row: tuple[int | str | bytes, ...]) -> bytes:
     """Return a page of a table WITHOUT ROWID: a leaf with one row, or one that points to the same child again and again."""
-    # https://sqlite.org/fileformat2.html, 2.1: a number of one byte, a text, or a BLOB
-    types = bytes(
-        1 if isinstance(value, int) else (13 if isinstance(value, bytes) else 12) + 2 * len(value) for value in row
-    )
-    values = [bytes([value]) if isinstance(value, int) else bytes(value) for value in row]
-    record = bytes([1 + len(types)]) + types + b"".join(values)
+    types, contents = zip(*map(_encoded, row), strict=True)
+    record = bytes([1 + len(types), *types]) + b"".join(contents)
     cell = bytes([len(record)]) + record
     cells = [cell] if child is None else [struct.pack(">I", child) + cell] * 16
     start = page_bytes - sum(map(len, cells))

@@ -159,7 +159,7 @@ def test_a_folder_behind_a_symbolic_link_is_watched(folder: Path, tmp_path: Path
 
 
 def _write_beyond_the_kernels_queue(folder: Path) -> None:
-    """Makes more events than the kernel keeps, while no other thread of this process runs."""
+    """Make more events than the kernel keeps, while no other thread of this process runs."""
     kept = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     pwrite = ctypes.PyDLL(None).pwrite  # holds the interpreter's lock, as os.pwrite does not
     pwrite.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_long]
@@ -168,9 +168,9 @@ def _write_beyond_the_kernels_queue(folder: Path) -> None:
         logs = [one.fileno(), other.fileno()]
         sys.setswitchinterval(1000)  # nor is the lock given away between two calls
         try:
-            for n in range(
-                2 * kept
-            ):  # a read that has begun takes a part; in turn, as the kernel joins events that are alike
+            # twice as many, because a read that has begun takes a part; and to two files in turn, because the kernel
+            # joins events that are alike
+            for n in range(2 * kept):
                 assert pwrite(logs[n % 2], b"x", 1, 0) == 1
         finally:
             sys.setswitchinterval(interval_s)

@@ -933,28 +933,35 @@ class Reading:
     celsius: float
 
 
-@pytest.mark.parametrize("is_new_table", [False, True])
-def test_rows_that_come_between_a_truncation_and_the_last_look_at_the_shard_are_news(
-    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, is_new_table: bool
-) -> None:
+@pytest.fixture
+def merged_once(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[edgeshard.Shard, Merger]]:
+    """An open shard, and a merger that has merged its row; the file counts as settled at once."""
     monkeypatch.setattr(scan, "FRESH_S", -1.0)
     merger = Merger(store.root)
     with store.shard("agent") as shard:
         shard.write({"n": 1})
         merger.run()
-        shard.write({"n": 2})
-        real = truncate._shrink
-
-        def late(*arguments: Any) -> None:
-            shard.write(Reading(3.0) if is_new_table else {"n": 3})
-            real(*arguments)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(truncate, "_shrink", late)
-            merger.run()
-        assert merger.has_news()
-        assert (1, False) == (merger.run(thorough=False).rows, merger.has_news())
+        yield shard, merger
     merger.close()
+
+
+@pytest.mark.parametrize("is_new_table", [False, True])
+def test_rows_that_come_between_a_truncation_and_the_last_look_at_the_shard_are_news(
+    merged_once: tuple[edgeshard.Shard, Merger], monkeypatch: pytest.MonkeyPatch, is_new_table: bool
+) -> None:
+    shard, merger = merged_once
+    shard.write({"n": 2})
+    real = truncate._shrink
+
+    def late(*arguments: Any) -> None:
+        shard.write(Reading(3.0) if is_new_table else {"n": 3})
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(truncate, "_shrink", late)
+        merger.run()
+    assert merger.has_news()
+    assert (1, False) == (merger.run(thorough=False).rows, merger.has_news())
 
 
 def test_what_a_pass_left_because_it_was_stopped_is_found_by_the_next(
@@ -975,33 +982,28 @@ def test_what_a_pass_left_because_it_was_stopped_is_found_by_the_next(
 
 
 def test_a_truncation_is_no_news_and_rows_that_come_during_it_are(
-    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+    merged_once: tuple[edgeshard.Shard, Merger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "FRESH_S", -1.0)
-    merger = Merger(store.root)
-    with store.shard("agent") as shard:
-        shard.write({"n": 1})
+    shard, merger = merged_once
+    assert not merger.has_news()
+    shard.write({"n": 2})
+    assert merger.has_news()
+    real = truncate._data_version
+    versions: list[int] = []
+
+    def late(*arguments: Any) -> int:
+        versions.append(real(*arguments))
+        if len(versions) == 2:  # just after the last look at the shard
+            shard.write({"n": 3})
+        return versions[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(truncate, "_data_version", late)
         merger.run()
-        assert not merger.has_news()
-        shard.write({"n": 2})
-        assert merger.has_news()
-        real = truncate._data_version
-        versions: list[int] = []
-
-        def late(*arguments: Any) -> int:
-            versions.append(real(*arguments))
-            if len(versions) == 2:  # just after the last look at the shard
-                shard.write({"n": 3})
-            return versions[-1]
-
-        with monkeypatch.context() as patch:
-            patch.setattr(truncate, "_data_version", late)
-            merger.run()
-        assert len(versions) == 2
-        assert versions[0] == versions[1]
-        assert merger.has_news()
-        assert (1, False) == (merger.run(thorough=False).rows, merger.has_news())
-    merger.close()
+    assert len(versions) == 2
+    assert versions[0] == versions[1]
+    assert merger.has_news()
+    assert (1, False) == (merger.run(thorough=False).rows, merger.has_news())
 
 
 def test_what_another_merger_did_meanwhile_is_seen(store: edgeshard.Store) -> None:
