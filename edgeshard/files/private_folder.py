@@ -66,7 +66,11 @@ class PrivateFolders:
             yield os.path.join(path, self.database)
 
     def _make_locked(self, parent: str | os.PathLike[str], cleanup: contextlib.ExitStack) -> str | None:
-        """Make a folder and lock it until `cleanup`; return its path, or None if it was taken for a leftover before."""
+        """Make a folder, and lock it until `cleanup` removes it.
+
+        Returns:
+            Its path; None if another process took it for a leftover, and removed it, before it was locked.
+        """
         path = os.path.join(os.path.realpath(parent), f"{self.prefix}{secrets.token_hex(8)}")
         modes.create_private_folder(path)
         with contextlib.ExitStack() as own:
@@ -132,7 +136,7 @@ class PrivateFolders:
         """Remove a folder of ours, which is open as `folder`; if somebody put another file into it, that file stays."""
         # not tempfile.TemporaryDirectory: where deleting is denied, it tries again until Python's stack is used up.
         # The marker is the last: without it, nobody would remove the rest
-        for name in sorted(filter(self._is_ours, os.listdir(folder)), key=self.marker.__eq__):
+        for name in sorted(filter(self._is_ours, os.listdir(folder)), key=lambda name: name == self.marker):
             try:
                 os.unlink(name, dir_fd=folder)
             except FileNotFoundError:

@@ -220,7 +220,8 @@ def _unless_empty(wal: os.stat_result | None) -> os.stat_result | None:
 def _examine(path: str, suffixes: Sequence[str]) -> ShardFile | None:
     """Examine a file and those of its side files that may be there."""
     found, sides = _look(path, suffixes)
-    while found is None and sides:  # another process may just be making it, so this counts only if it is seen twice
+    # side files alone count only if they are seen twice: another process may have made the database between the calls
+    while found is None and sides:
         before = sides
         found, sides = _look(path, suffixes)
         if found is None and sides.keys() == before.keys():

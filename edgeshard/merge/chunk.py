@@ -153,9 +153,9 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
 
 
 def _streams_of_removable(connection: Connection, run: SourceRun, part: Copied) -> list[tuple[bytes, str, int]] | None:
-    """Return (id, agent, highest seq) of each stream of a shard that may be removed, or None if it may not.
+    """Return (id, agent, highest seq) of each stream of a shard that may be removed, or None if it may not be.
 
-    It may if its agent has ended, and this master holds all that is in it, and all that it ever truncated.
+    It may be removed if its agent has ended, and this master holds all that is in it and all that it ever truncated.
     """
     may_be_removed = run.own and part.finished and not part.blocked and run.source.is_shard
     if not may_be_removed or not reap.has_agent_ended(run.file.path):
@@ -164,7 +164,7 @@ def _streams_of_removable(connection: Connection, run: SourceRun, part: Copied) 
     has_truncated = any(stream.truncations for stream in listed)
     if has_truncated and not source_streams.are_truncated_rows_held(connection, run.source):
         return None
-    # whose they are says the master, which knows all of them
+    # the agents are those that the master knows, not those that the shard claims
     known = [(stream, streams.find(connection, stream.stream_id)) for stream in listed]
     return [(stream.stream_id, found[1], stream.last_seq) for stream, found in known if found is not None]
 

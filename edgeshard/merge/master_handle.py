@@ -20,7 +20,7 @@ class MasterHandle:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._names = (str(path), paths.wal(path))
+        self._names = (str(path), paths.wal(path))  # of the database and its WAL, which are looked at for each shard
         self._connection: Connection | None = None
         self._files: tuple[object, object] = (None, None)
 
@@ -44,17 +44,15 @@ class MasterHandle:
         """
         database.ensure_master(self._path)
         replaced.remove_second_names(self._path)
-        database_name, wal_name = self._names
-        file = fingerprint.identity(database_name)
+        file = fingerprint.identity(self._path)
         self._connection = database.open_master(self._path, writable=True)
         identity.generation(self._connection)  # a read makes the WAL
-        self._files = (file, fingerprint.identity(wal_name))
+        self._files = (file, fingerprint.identity(paths.wal(self._path)))
         return self._connection
 
     def is_in_place(self) -> bool:
         """Return whether the files that are open, the database and its WAL, still have their names."""
-        database_name, wal_name = self._names
-        return self._files == (fingerprint.identity(database_name), fingerprint.identity(wal_name))
+        return self._files == tuple(map(fingerprint.identity, self._names))
 
     def ensure_in_place(self) -> None:
         """Refuse to delete rows from shards after they were committed to a file that no longer has its name.

@@ -227,7 +227,7 @@ def remove_leftovers(lock: Path, unfinished: Iterable[str]) -> None:
 def has_agent_ended(shard_path: str) -> bool:
     """Return whether no process has the shard open; False if that cannot be determined."""
     try:
-        return not locks.is_locked(paths.stem_of(shard_path) + paths.LOCK)
+        return not locks.is_locked(paths.lock_path(shard_path))
     except StorageError as error:
         logger.debug("%s", error)
         return False

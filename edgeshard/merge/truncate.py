@@ -214,8 +214,9 @@ def _truncate(
         deleted = empty_version = None
         if _has_no_new_table(connection, shard):
             kept = _rows_to_keep(connection, shard, truncated, quota_bytes)
-            deleted = None if kept is None else truncations.delete_all(connection, tables, kept)
-            empty_version = None if kept or kept is None else _data_version(connection)
+            if kept is not None:
+                deleted = truncations.delete_all(connection, tables, kept)
+                empty_version = None if kept else _data_version(connection)
         if deleted is None and patient and sqlite.used_bytes(connection) < _AHEAD_BYTES:
             connection.execute("ROLLBACK")
             return None
@@ -237,7 +238,7 @@ def _data_version(connection: Connection) -> int:
 def _rows_to_keep(
     connection: Connection, shard: Source, truncated: dict[int, int], quota_bytes: int | None
 ) -> list[tuple[int, int]] | None:
-    """Find the rows that are not truncated, which are put back once all are deleted, in the caller's transaction.
+    """Find the rows that are not truncated: once all rows are deleted, these are put back in the same transaction.
 
     Args:
         connection: the shard.
