@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -312,8 +313,8 @@ class Merger:
         sample = random.sample(unchanged, min(_AGENTS_CHECKED, len(unchanged)))
         return {file.name: file for file in map(self._unchanged, sample) if reap.has_agent_ended(file.path)}
 
-    def _lock_path(self, name: str) -> Path:
-        return paths.shard_lock(self._folder.path, paths.stem_of(name))
+    def _lock_path(self, name: str) -> str:
+        return paths.lock_path(os.path.join(self._folder.path, name))
 
     # -- one group of sources -----------------------------------------------------------------------------------------
 
