@@ -123,7 +123,7 @@ def status(root: Path) -> StatusReport:
 
 def _find_watcher(root: Path, has_pending: bool) -> tuple[bool | None, WatcherStatus | None]:
     """Return whether a watcher merges new rows (None if unknown), and what is known of it."""
-    if not (is_locked := _is_locked(paths.watch_lock(root))):
+    if not (is_locked := _is_locked(str(paths.watch_lock(root)))):
         return is_locked, None
     watcher = liveness.find_watcher(root, lambda: has_pending)
     return None if watcher is None else not watcher.is_stalled, watcher

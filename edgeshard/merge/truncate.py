@@ -10,7 +10,7 @@ step is idempotent: the next truncation finishes one that was killed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
@@ -130,6 +130,7 @@ def truncate(
     shard: Source,
     durable: Mapping[bytes, int],
     master_id: bytes,
+    opened: Callable[[], None] = lambda: None,
     patient: bool = False,
     quota_bytes: int | None = None,
     seen: Mapping[bytes, int] | None = None,
@@ -141,6 +142,8 @@ def truncate(
         shard: the shard; only rows of tables that were seen in it are deleted.
         durable: the last seq of each stream that the master holds durably, by stream id.
         master_id: the master's database id.
+        opened: called once the shard is open for writing: a caller that has it attached detaches it only then, because
+            SQLite maps the shared memory of a database once for all connections of a process.
         patient: whether the next merge follows soon: then what would take long is left to it, up to a limit.
         quota_bytes: what the truncation may add to the store's files, or None if there is no budget. Putting rows back,
             and VACUUM, write all that stays into the WAL.
@@ -159,6 +162,7 @@ def truncate(
         if connection is None:
             return None
         try:
+            opened()
             sqlite.set_synchronous(connection, "NORMAL")
             shard = shard.attached_as("main")
             with (
