@@ -163,7 +163,6 @@ def truncate(
             return None
         try:
             opened()
-            sqlite.set_synchronous(connection, "NORMAL")
             shard = shard.attached_as("main")
             with (
                 bounds.bounded(connection, "main", all_tables=True),

@@ -70,6 +70,8 @@ def connect_untrusted(path: str, busy_timeout_s: float) -> Connection:
 def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
     """Open for writing the file that has this name, which then cannot be removed; return None if it was just removed.
 
+    Its commits survive a kill, as those of an agent do: see `set_synchronous`, "NORMAL".
+
     If a file is removed after it was opened and before its first lock, we would read and write it with the WAL of the
     next file of this name, and closing it would delete that WAL.
 
@@ -81,7 +83,7 @@ def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
     try:
         disable_checkpoint_on_close(connection)
         try:
-            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # takes the shared lock
+            set_synchronous(connection, "NORMAL")  # reads the schema, for which it takes the shared lock
         finally:
             is_in_place = before is not None and fingerprint.identity(path) == before
         if is_in_place:
