@@ -122,8 +122,9 @@ class LockFileCounter:
     def collect(self) -> WriteCount:
         """Return what was counted and not collected yet, and mark it as collected."""
         total, collected = self._read()
-        if total != collected:
-            self._write(_RECORD_BYTES, total)
+        if total == collected:  # almost always
+            return WriteCount()
+        self._write(_RECORD_BYTES, total)
         return _difference(total, collected)
 
     def _read(self) -> tuple[WriteCount, WriteCount]:
@@ -137,7 +138,9 @@ class LockFileCounter:
             return WriteCount(), WriteCount()
         finally:
             os.close(handle)
-        return _parse(text[:_RECORD_BYTES]), _parse(text[_RECORD_BYTES:])
+        total, collected = text[:_RECORD_BYTES], text[_RECORD_BYTES:]
+        parsed = _parse(total)
+        return parsed, parsed if collected == total else _parse(collected)
 
     def _write(self, offset: int, count: WriteCount) -> None:
         try:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.files import fingerprint, paths, scan
+from edgeshard.files import fingerprint, scan
 from edgeshard.files.fingerprint import State
 from edgeshard.format.blocks import Block
 from edgeshard.master import catalog, streams
@@ -171,13 +171,15 @@ def truncate(
                 done = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
                 if done is None:
                     return None
+                truncated, state = done.truncated, done.state
                 if overwriting:
                     sqlite.shrink_wal(connection)
-                truncated = done.truncated
+                    state = scan.find_state(shard.path)
                 if seen and (seen.keys() - durable.keys() or any(seen[each] > durable[each] for each in seen)):
                     numbers = streams.numbers_by_id(connection)
                     truncated |= {numbers[each]: last for each, last in seen.items() if each in numbers}
-                return Truncated(done.rows, _state_without_news(connection, shard, truncated, done.empty_version))
+                has_news = _has_news(connection, shard, truncated, done.empty_version)
+                return Truncated(done.rows, () if has_news else state)
         except sqlite.BUSY:
             return None
         finally:
@@ -193,11 +195,13 @@ class _Deleted:
         truncated: the last truncated seq, by stream number.
         empty_version: if no row was left, SQLite's number of the shard's content then (`PRAGMA data_version`), which
             changes with each commit of another connection; None if rows may be left.
+        state: the state of the file after that.
     """
 
     rows: int
     truncated: dict[int, int]
     empty_version: int | None
+    state: State
 
 
 def _truncate(
@@ -230,8 +234,7 @@ def _truncate(
             truncations.delete_piecewise(connection, tables, stream_no, last, rows)
             for stream_no, last in truncated.items()
         )
-    _shrink(connection, shard, quota_bytes)
-    return _Deleted(deleted, truncated, empty_version)
+    return _Deleted(deleted, truncated, empty_version, _shrink(connection, shard, quota_bytes))
 
 
 def _data_version(connection: Connection) -> int:
@@ -297,14 +300,11 @@ def _has_no_new_table(connection: Connection, shard: Source) -> bool:
     return set(catalog.record_tables(connection)) == {table.name for table in shard.tables}
 
 
-def _state_without_news(
-    connection: Connection, shard: Source, known: Mapping[int, int], empty_version: int | None
-) -> State:
-    state = scan.find_state(shard.path)
-    is_quiet = (empty_version is not None and _data_version(connection) == empty_version) or (
-        _has_no_new_row(connection, shard, known) and _has_no_new_table(connection, shard)
-    )
-    return state if is_quiet else ()
+def _has_news(connection: Connection, shard: Source, known: Mapping[int, int], empty_version: int | None) -> bool:
+    """Return whether the shard may have a new row or a new table."""
+    if empty_version is not None and _data_version(connection) == empty_version:
+        return False
+    return not (_has_no_new_row(connection, shard, known) and _has_no_new_table(connection, shard))
 
 
 def _has_no_new_row(connection: Connection, shard: Source, known: Mapping[int, int]) -> bool:
@@ -316,11 +316,16 @@ def _has_no_new_row(connection: Connection, shard: Source, known: Mapping[int, i
 # -- space ------------------------------------------------------------------------------------------------------------
 
 
-def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> None:
-    """Return free pages to the disk, and copy a long WAL into the database, so that the writer need not."""
-    wal_bytes = fingerprint.size(paths.wal(shard.path))
-    if quota_bytes is None and fingerprint.size(shard.path) + wal_bytes <= min(_SHRINK_BYTES, _LONG_WAL_BYTES):
-        return
+def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> State:
+    """Return free pages to the disk, and copy a long WAL into the database, so that the writer need not.
+
+    Returns:
+        The state of the file after that.
+    """
+    state = scan.find_state(shard.path)
+    wal_bytes = fingerprint.wal_bytes(state)
+    if quota_bytes is None and fingerprint.file_bytes(state) + wal_bytes <= min(_SHRINK_BYTES, _LONG_WAL_BYTES):
+        return state
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
     long_bytes = _LONG_WAL_BYTES
     if quota_bytes is not None:
@@ -338,6 +343,7 @@ def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> N
         _checkpoint(connection, shard)
     elif is_long:
         sqlite.shrink_wal(connection)  # a long WAL counts towards the budget
+    return scan.find_state(shard.path)
 
 
 def _checkpoint(connection: Connection, shard: Source) -> None:
