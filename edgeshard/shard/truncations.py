@@ -42,14 +42,13 @@ def record(connection: Connection, durable: Mapping[bytes, int], master_id: byte
     for stream_id, last in durable.items():
         found = sqlite.fetch(
             connection,
-            f"SELECT s.stream_no, coalesce(t.last, 0), t.first, t.database_id FROM {streams.TABLE} "
-            "LEFT JOIN main._edgeshard_truncations t USING (stream_no) WHERE s.stream_id = ? "
-            "ORDER BY t.last DESC LIMIT 1",
+            f"SELECT coalesce(t.last, 0), t.first, t.database_id, s.stream_no FROM {streams.TABLE} "
+            "LEFT JOIN main._edgeshard_truncations t USING (stream_no) WHERE s.stream_id = ?",
             (stream_id,),
         )
         if not found:
             continue  # the shard was replaced by another since it was read
-        ((number, before, first, database_id),) = found
+        before, first, database_id, number = max(found)
         if last > before and database_id == master_id:
             sql = "UPDATE _edgeshard_truncations SET last = ?3 WHERE stream_no = ?1 AND first = ?2"
             connection.execute(sql, (number, first, last))
