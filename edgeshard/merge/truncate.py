@@ -215,8 +215,9 @@ def _truncate(
     """Record the truncation and delete the rows; return None if that is left for later."""
     tables = [table.name for table in shard.tables]
     # no checkpoint with each commit, of pages that are about to be free: see _shrink. A budget needs a short WAL
-    connection.wal_autocheckpoint(0 if quota_bytes is None else _pages_of_part(connection, quota_bytes))
-    with sqlite.immediate(connection):
+    autocheckpoint_pages = 0 if quota_bytes is None else _pages_of_part(connection, quota_bytes)
+    connection.wal_autocheckpoint(autocheckpoint_pages)
+    with sqlite.immediate_in_empty_wal(connection, autocheckpoint_pages):
         truncated = truncations.record(connection, durable, master_id)
         deleted = empty_version = None
         if _has_no_new_table(connection, shard):
