@@ -52,8 +52,8 @@ RESERVE_PART, MIN_RESERVE_BYTES, MAX_RESERVE_BYTES = 8, 384 << 10, 32 << 20
 #: What a master without rows takes, with its -shm: 163,840 and 32,768 bytes (measured), and two pages more.
 EMPTY_MASTER_BYTES: Final = 200 << 10
 
-#: A shard without rows (11,264 bytes, measured), and the -shm file of any database; it grows by 8 bytes per page.
-EMPTY_SHARD_BYTES, SHM_BYTES, SHM_PART = 11 << 10, 32 << 10, 64
+#: A shard without rows (10,240 bytes, measured), and the -shm file of any database; it grows by 8 bytes per page.
+EMPTY_SHARD_BYTES, SHM_BYTES, SHM_PART = 10 << 10, 32 << 10, 64
 
 #: A shard's WAL: a part of the budget for all open shards together, and the bounds of one, in bytes.
 WALS_PART, MIN_WAL_BYTES, MAX_WAL_BYTES = 10, 32 << 10, 4 << 20

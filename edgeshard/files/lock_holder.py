@@ -99,7 +99,7 @@ class Holder:
         return f"process {self.pid} ({program})" if program else f"process {self.pid}"
 
 
-def leave_note(lock: Path | int, role: Role) -> bytes:
+def leave_note(lock: str | os.PathLike[str] | int, role: Role) -> bytes:
     """Write into a lock file that this process has taken it, and return the note, for `remove_note`.
 
     A failure is logged, because it only makes a message less helpful.
@@ -115,12 +115,12 @@ def leave_note(lock: Path | int, role: Role) -> bytes:
     return note
 
 
-def remove_note(lock: Path | int, note: bytes) -> None:
+def remove_note(lock: str | os.PathLike[str] | int, note: bytes) -> None:
     """Remove a note before its lock is released, unless another process holds the file by now and left its own."""
     _write(lock, b" " * _NOTE_BYTES, instead_of=note)
 
 
-def find_holder(lock: Path) -> Holder | None:
+def find_holder(lock: str | os.PathLike[str]) -> Holder | None:
     """Return who holds a lock file that is locked, or None if that cannot be determined."""
     found = _PATTERN.fullmatch(_read(lock))
     if found is None:
@@ -137,7 +137,7 @@ def find_holder(lock: Path) -> Holder | None:
     return Holder(role, pid if is_near else None, pid, since, held_s)
 
 
-def find_owner(lock: Path) -> int | None:
+def find_owner(lock: str | os.PathLike[str]) -> int | None:
     """Return the process that has a lock file, also one without a note, or None if that cannot be determined."""
     holder = find_holder(lock)
     if holder is not None:
@@ -151,7 +151,7 @@ def is_stopped(pid: int) -> bool:
     return _stat(pid)[:1] == [b"T"]
 
 
-def _is_running(process: _Process, lock: Path) -> bool:
+def _is_running(process: _Process, lock: str | os.PathLike[str]) -> bool:
     """Return whether a process of this namespace runs, and may be the one that holds the lock."""
     if process.started != _started(process.pid):
         return False
@@ -191,7 +191,7 @@ def _stat(pid: int) -> list[bytes]:
         return []
 
 
-def _lock_owners(lock: Path) -> set[int]:
+def _lock_owners(lock: str | os.PathLike[str]) -> set[int]:
     """Return which processes have a lock on a file, as Linux lists them; an empty set if it does not say."""
     with contextlib.suppress(OSError, ValueError):
         inode = str(os.stat(lock, follow_symlinks=False).st_ino)
@@ -231,7 +231,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _read(lock: Path) -> bytes:
+def _read(lock: str | os.PathLike[str]) -> bytes:
     try:
         handle = os.open(lock, _READ)
         try:
@@ -242,7 +242,7 @@ def _read(lock: Path) -> bytes:
         return b""
 
 
-def _write(lock: Path | int, note: bytes, *, instead_of: bytes | None = None) -> None:
+def _write(lock: str | os.PathLike[str] | int, note: bytes, *, instead_of: bytes | None = None) -> None:
     try:
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
         handle = lock if isinstance(lock, int) else os.open(lock, flags)

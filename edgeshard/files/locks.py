@@ -7,7 +7,6 @@ import fcntl
 import os
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeshard.files import modes
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _ATTEMPTS, _ATTEMPT_INTERVAL_S = 3, 0.005
 
 
-def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
+def lock(path: str | os.PathLike[str], wait_s: float = 0.0) -> FileLock | None:
     """Take the lock file at `path`; return None if another process holds it for `wait_s` seconds (-1: wait forever).
 
     Raises:

@@ -207,9 +207,9 @@ def stem_of(shard_name: str) -> str:
     return shard_name.removesuffix(SHARD)
 
 
-def lock_path(shard_path: str) -> Path:
-    """Return the lock file of a shard."""
-    return Path(stem_of(shard_path) + LOCK)
+def lock_path(shard_path: str) -> str:
+    """Return the path of a shard's lock file."""
+    return stem_of(shard_path) + LOCK
 
 
 def wal(path: str | os.PathLike[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from edgeshard.format.constants import BUNDLE, MASTER, NOTES, SHARD
@@ -248,7 +249,7 @@ CREATE TABLE _edgeshard_checksum(
 ) STRICT
 """
 
-#: The CREATE TABLE statement of each table, exactly as SQLite keeps it in sqlite_schema.
+#: The CREATE TABLE statement of each table. SQLite keeps it as it is in sqlite_schema, without the comments in a shard.
 DDL: Final = {text.partition("(")[0].split()[-1]: text for text in _SCRIPT.strip().split(";\n")}
 
 #: Names of tables, for code that must name them outside SQL.
@@ -303,7 +304,8 @@ def _script(role: str) -> str:
 
 
 #: Scripts that make these tables in an empty database.
-SHARD_TABLES: Final = _script(SHARD)
+#: That of a shard has no comments: whoever opens a database parses its schema, and there are many shards.
+SHARD_TABLES: Final = re.sub(" *--.*", "", _script(SHARD))
 MASTER_TABLES: Final = _script(MASTER)
 BUNDLE_TABLES: Final = _script(BUNDLE)
 NOTES_TABLES: Final = _script(NOTES)

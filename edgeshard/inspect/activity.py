@@ -39,7 +39,7 @@ def activity(root: Path) -> Activity:
     path = paths.master(root)
     at = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
     listed = scan.shard_files(store_folder.resolve_shards(root))
-    counters = [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
+    counters = [str(paths.merge_lock(root)), *(paths.lock_path(file.path) for file in listed)]
     if database.find_master(path, "read master") is None:
         return Activity(at)
     connection = database.open_master(path, writable=False)

@@ -67,7 +67,7 @@ def _agent_locked_out(root: Path, path: str) -> Iterator[None]:
         StorageBusyError: the agent has the shard open.
     """
     lock = paths.lock_path(path)
-    if os.path.dirname(path) != os.path.realpath(paths.shards(root)) and not lock.exists():
+    if os.path.dirname(path) != os.path.realpath(paths.shards(root)) and not os.path.exists(lock):
         yield  # a copy that no agent opens
         return
     held = locks.lock(lock)

@@ -89,7 +89,7 @@ def status(root: Path) -> StatusReport:
             there = [(file, pending) for file, pending in examined if pending is not None]
             known = [*notes.rows, *(each for _, pending in there for each in pending.truncated)]
             stream_rows = known_rows.add_to(stream_rows, known_rows.select_unknown(connection, known))
-            counters = [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
+            counters = [str(paths.merge_lock(root)), *(paths.lock_path(file.path) for file in listed)]
             written = write_stats.load(connection, counters)
     finally:
         connection.close()
@@ -116,14 +116,14 @@ def status(root: Path) -> StatusReport:
         blocked_rows=blocked_rows,
         rejected_rows=rejected_rows,
         watcher=watcher,
-        merge=liveness.find_merge(root) if _is_locked(paths.merge_lock(root)) else None,
+        merge=liveness.find_merge(root) if _is_locked(str(paths.merge_lock(root))) else None,
     )
     return attrs.evolve(report, problems=verdict.find_problems(report))
 
 
 def _find_watcher(root: Path, has_pending: bool) -> tuple[bool | None, WatcherStatus | None]:
     """Return whether a watcher merges new rows (None if unknown), and what is known of it."""
-    if not (is_locked := _is_locked(paths.watch_lock(root))):
+    if not (is_locked := _is_locked(str(paths.watch_lock(root)))):
         return is_locked, None
     watcher = liveness.find_watcher(root, lambda: has_pending)
     return None if watcher is None else not watcher.is_stalled, watcher
@@ -238,7 +238,7 @@ def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datet
     )
 
 
-def _is_locked(path: Path) -> bool | None:
+def _is_locked(path: str) -> bool | None:
     try:
         return locks.is_locked(path)
     except StorageError:

@@ -21,7 +21,6 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Final
 
 import attrs
@@ -102,7 +101,7 @@ class LockFileCounter:
     file drops no lock, because flock's locks belong to the descriptor that took them.
     """
 
-    def __init__(self, lock: Path) -> None:
+    def __init__(self, lock: str | os.PathLike[str]) -> None:
         self._lock = lock
 
     @property
@@ -123,8 +122,9 @@ class LockFileCounter:
     def collect(self) -> WriteCount:
         """Return what was counted and not collected yet, and mark it as collected."""
         total, collected = self._read()
-        if total != collected:
-            self._write(_RECORD_BYTES, total)
+        if total == collected:  # almost always
+            return WriteCount()
+        self._write(_RECORD_BYTES, total)
         return _difference(total, collected)
 
     def _read(self) -> tuple[WriteCount, WriteCount]:
@@ -138,7 +138,9 @@ class LockFileCounter:
             return WriteCount(), WriteCount()
         finally:
             os.close(handle)
-        return _parse(text[:_RECORD_BYTES]), _parse(text[_RECORD_BYTES:])
+        total, collected = text[:_RECORD_BYTES], text[_RECORD_BYTES:]
+        parsed = _parse(total)
+        return parsed, parsed if collected == total else _parse(collected)
 
     def _write(self, offset: int, count: WriteCount) -> None:
         try:
@@ -174,7 +176,7 @@ class WriterMeter:
         lock: the lock file, which the writer holds.
     """
 
-    def __init__(self, lock: Path) -> None:
+    def __init__(self, lock: str | os.PathLike[str]) -> None:
         self._count = LockFileCounter(lock)
         self._before = self._recorded = self._count.total.bytes
         self._due_at = 0.0
@@ -247,14 +249,14 @@ class Meter:
             self._pending.bytes += max(0, now - self._mark)
             self._mark = now
 
-    def collect(self, merge_lock: Path, locks: Iterable[Path]) -> None:
+    def collect(self, merge_lock: str | os.PathLike[str], locks: Iterable[str]) -> None:
         """Now and then, collect what writers counted and earlier mergers left. The caller holds ``merge.lock``."""
         if time.monotonic() >= self._collect_at:
             self._collect_at = time.monotonic() + COLLECT_S
             for lock in (merge_lock, *locks):
                 self.collect_from(lock)
 
-    def collect_from(self, lock: Path) -> None:
+    def collect_from(self, lock: str | os.PathLike[str]) -> None:
         """Collect what is counted in a lock file."""
         self._pending = self._pending + LockFileCounter(lock).collect()
 
@@ -282,7 +284,7 @@ class Meter:
         """Forget what was recorded last: it is committed."""
         self._uncommitted = WriteCount()
 
-    def leave(self, merge_lock: Path) -> None:
+    def leave(self, merge_lock: str | os.PathLike[str]) -> None:
         """Leave what is not recorded to the next merger. The caller holds ``merge.lock``."""
         left, self._pending, self._uncommitted = self._pending + self._uncommitted, WriteCount(), WriteCount()
         if left.bytes or left.rows:
@@ -297,7 +299,7 @@ def _today() -> str:
 # -- what a report says ----------------------------------------------------------------------------------------------
 
 
-def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:
+def load(connection: Connection, locks: Iterable[str]) -> WriteStats:
     """Return what a master has recorded, and what these lock files contain that it has not collected yet."""
     today, left, days = _today(), _uncollected(locks), dict(_days(connection))
     if not days and not left.bytes:
@@ -312,7 +314,7 @@ def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:
     )
 
 
-def by_day(connection: Connection, locks: Iterable[Path]) -> dict[str, WriteCount]:
+def by_day(connection: Connection, locks: Iterable[str]) -> dict[str, WriteCount]:
     """Return the same for each day (ISO 8601, UTC) on which anything was recorded; what is not collected is today's."""
     days, today, left = dict(_days(connection)), _today(), _uncollected(locks)
     if left.bytes:
@@ -320,7 +322,7 @@ def by_day(connection: Connection, locks: Iterable[Path]) -> dict[str, WriteCoun
     return days
 
 
-def _uncollected(locks: Iterable[Path]) -> WriteCount:
+def _uncollected(locks: Iterable[str]) -> WriteCount:
     return sum((LockFileCounter(lock).uncollected for lock in locks), WriteCount())
 
 

@@ -84,6 +84,7 @@ class Copied:
             having compared them with the shard's.
         blocked: the rows that do not fit the target's tables, and so were neither copied nor compared.
         seen: for each stream of a shard that has rows, the last seq that it has.
+        streams: the streams about which the source might know more than the target.
     """
 
     rows: int
@@ -96,6 +97,7 @@ class Copied:
     unproven: dict[bytes, list[Range]]
     blocked: Blocked
     seen: dict[bytes, int]
+    streams: Sequence[SourceStream]
 
 
 def copy(
@@ -172,7 +174,7 @@ def _copy(
     present = sum(len(block) for stream in listed for block in stream.blocks)
     seen = {stream.stream_id: stream.blocks[-1].last for stream in listed if stream.blocks}
     return Copied(
-        rows, rows * row_bytes, present, used_bytes, finished, durable, checked, unproven, blocked.found, seen
+        rows, rows * row_bytes, present, used_bytes, finished, durable, checked, unproven, blocked.found, seen, listed
     )
 
 

@@ -54,6 +54,8 @@ class BlockedRows:
 
     def of_stream(self, stream_id: bytes) -> list[Range]:
         """Return the blocked seqs of a stream that were found so far."""
+        if not self.found:  # almost always
+            return []
         return union(part for by_stream in self.found.values() for part in by_stream.get(stream_id, ()))
 
     def examine(self, connection: Connection, stream_id: bytes, piece: Block) -> list[Block]:

@@ -160,7 +160,7 @@ def _streams_of_removable(connection: Connection, run: SourceRun, part: Copied) 
     may_be_removed = run.own and part.finished and not part.blocked and run.source.is_shard
     if not may_be_removed or not reap.has_agent_ended(run.file.path):
         return None
-    listed = source_streams.all_streams(connection, run.source)
+    listed = source_streams.all_streams(connection, run.source, part.streams)
     has_truncated = any(stream.truncations for stream in listed)
     if has_truncated and not source_streams.are_truncated_rows_held(connection, run.source):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -312,8 +313,8 @@ class Merger:
         sample = random.sample(unchanged, min(_AGENTS_CHECKED, len(unchanged)))
         return {file.name: file for file in map(self._unchanged, sample) if reap.has_agent_ended(file.path)}
 
-    def _lock_path(self, name: str) -> Path:
-        return paths.shard_lock(self._folder.path, paths.stem_of(name))
+    def _lock_path(self, name: str) -> str:
+        return paths.lock_path(os.path.join(self._folder.path, name))
 
     # -- one group of sources -----------------------------------------------------------------------------------------
 
@@ -408,25 +409,29 @@ class Merger:
                 left = [run for run in left if not run.copied.is_finished and not run.quarantine]
                 if merge_pass.is_stopping() or self._quota.is_near_limit:
                     break
-        # only after they are detached: the last connection to leave a shard removes its WAL
-        master_id = identity.database_id(connection)
-        if any(run.outcome.is_removable and not run.quarantine for run in runs):
-            self._master.ensure_in_place()
-            self._removals.note(runs, master_id, self._quota.budget)
-        if deletable := [run for run in runs if self._is_deletable(run)]:
-            self._truncate_or_remove(deletable, master_id, merge_pass)
+            self._truncate_or_remove(connection, runs, merge_pass)
         attach.remove_empty_wals(runs)
 
-    def _truncate_or_remove(self, runs: Sequence[SourceRun], master_id: bytes, merge_pass: MergePass) -> None:
-        """Remove the shards of agents that have ended; truncate the others, or leave that for later."""
-        for run in runs:
+    def _truncate_or_remove(self, connection: Connection, runs: list[SourceRun], merge_pass: MergePass) -> None:
+        """Remove the shards of agents that have ended; truncate the others, or leave that for later.
+
+        Each is detached before: the last connection to leave a shard removes its WAL.
+        """
+        master_id = identity.database_id(connection)
+        if removable := [run for run in runs if run.outcome.is_removable and not run.quarantine]:
+            for run in removable:
+                attach.detach(connection, run)
+            self._master.ensure_in_place()
+            self._removals.note(runs, master_id, self._quota.budget)
+        deletable = [run for run in runs if self._is_deletable(run)]
+        for run in deletable:
             run.outcome.state = run.file.state
-        self._remove([run for run in runs if run.outcome.is_removable], merge_pass)
-        for run in runs:
+        self._remove([run for run in deletable if run.outcome.is_removable], merge_pass)
+        for run in deletable:
             if run.copied.durable and not (run.outcome.is_removed or run.quarantine or merge_pass.is_stopping()):
                 self._master.ensure_in_place()
                 with _quarantining(run):
-                    self._truncate(run, master_id, merge_pass)
+                    self._truncate(run, master_id, partial(attach.detach, connection, run), merge_pass)
 
     def _is_deletable(self, run: SourceRun) -> bool:
         """Return whether rows of a source may be deleted from it, as far as the master holds them."""
@@ -451,7 +456,7 @@ class Merger:
                         raise removal.error
             del left[:done]
 
-    def _truncate(self, run: SourceRun, master_id: bytes, merge_pass: MergePass) -> None:
+    def _truncate(self, run: SourceRun, master_id: bytes, detach: Callable[[], None], merge_pass: MergePass) -> None:
         run.outcome.has_merged_rows = True
         is_patient = self._watching and not self._quota.is_near_limit
         held_s = self._held_s(run)
@@ -464,6 +469,7 @@ class Merger:
             run.source,
             run.copied.durable,
             master_id,
+            detach,
             is_patient,
             self._quota.truncation_bytes(),
             seen,

@@ -74,7 +74,7 @@ class Removal:
     @functools.cached_property
     def lock(self) -> str:
         """Its agent's lock file."""
-        return str(paths.lock_path(self.shard.path))
+        return paths.lock_path(self.shard.path)
 
 
 def remove(removals: Sequence[Removal], ensure_durable: Callable[[], object]) -> int:

@@ -10,12 +10,12 @@ step is idempotent: the next truncation finishes one that was killed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.files import fingerprint, paths, scan
+from edgeshard.files import fingerprint, scan
 from edgeshard.files.fingerprint import State
 from edgeshard.format.blocks import Block
 from edgeshard.master import catalog, streams
@@ -130,6 +130,7 @@ def truncate(
     shard: Source,
     durable: Mapping[bytes, int],
     master_id: bytes,
+    opened: Callable[[], None] = lambda: None,
     patient: bool = False,
     quota_bytes: int | None = None,
     seen: Mapping[bytes, int] | None = None,
@@ -141,6 +142,8 @@ def truncate(
         shard: the shard; only rows of tables that were seen in it are deleted.
         durable: the last seq of each stream that the master holds durably, by stream id.
         master_id: the master's database id.
+        opened: called once the shard is open for writing: a caller that has it attached detaches it only then, because
+            SQLite maps the shared memory of a database once for all connections of a process.
         patient: whether the next merge follows soon: then what would take long is left to it, up to a limit.
         quota_bytes: what the truncation may add to the store's files, or None if there is no budget. Putting rows back,
             and VACUUM, write all that stays into the WAL.
@@ -159,7 +162,7 @@ def truncate(
         if connection is None:
             return None
         try:
-            sqlite.set_synchronous(connection, "NORMAL")
+            opened()
             shard = shard.attached_as("main")
             with (
                 bounds.bounded(connection, "main", all_tables=True),
@@ -168,13 +171,15 @@ def truncate(
                 done = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
                 if done is None:
                     return None
+                truncated, state = done.truncated, done.state
                 if overwriting:
                     sqlite.shrink_wal(connection)
-                truncated = done.truncated
+                    state = scan.find_state(shard.path)
                 if seen and (seen.keys() - durable.keys() or any(seen[each] > durable[each] for each in seen)):
                     numbers = streams.numbers_by_id(connection)
                     truncated |= {numbers[each]: last for each, last in seen.items() if each in numbers}
-                return Truncated(done.rows, _state_without_news(connection, shard, truncated, done.empty_version))
+                has_news = _has_news(connection, shard, truncated, done.empty_version)
+                return Truncated(done.rows, () if has_news else state)
         except sqlite.BUSY:
             return None
         finally:
@@ -190,11 +195,13 @@ class _Deleted:
         truncated: the last truncated seq, by stream number.
         empty_version: if no row was left, SQLite's number of the shard's content then (`PRAGMA data_version`), which
             changes with each commit of another connection; None if rows may be left.
+        state: the state of the file after that.
     """
 
     rows: int
     truncated: dict[int, int]
     empty_version: int | None
+    state: State
 
 
 def _truncate(
@@ -208,8 +215,9 @@ def _truncate(
     """Record the truncation and delete the rows; return None if that is left for later."""
     tables = [table.name for table in shard.tables]
     # no checkpoint with each commit, of pages that are about to be free: see _shrink. A budget needs a short WAL
-    connection.wal_autocheckpoint(0 if quota_bytes is None else _pages_of_part(connection, quota_bytes))
-    with sqlite.immediate(connection):
+    autocheckpoint_pages = 0 if quota_bytes is None else _pages_of_part(connection, quota_bytes)
+    connection.wal_autocheckpoint(autocheckpoint_pages)
+    with sqlite.immediate_in_empty_wal(connection, autocheckpoint_pages):
         truncated = truncations.record(connection, durable, master_id)
         deleted = empty_version = None
         if _has_no_new_table(connection, shard):
@@ -227,8 +235,7 @@ def _truncate(
             truncations.delete_piecewise(connection, tables, stream_no, last, rows)
             for stream_no, last in truncated.items()
         )
-    _shrink(connection, shard, quota_bytes)
-    return _Deleted(deleted, truncated, empty_version)
+    return _Deleted(deleted, truncated, empty_version, _shrink(connection, shard, quota_bytes))
 
 
 def _data_version(connection: Connection) -> int:
@@ -294,14 +301,11 @@ def _has_no_new_table(connection: Connection, shard: Source) -> bool:
     return set(catalog.record_tables(connection)) == {table.name for table in shard.tables}
 
 
-def _state_without_news(
-    connection: Connection, shard: Source, known: Mapping[int, int], empty_version: int | None
-) -> State:
-    state = scan.find_state(shard.path)
-    is_quiet = (empty_version is not None and _data_version(connection) == empty_version) or (
-        _has_no_new_row(connection, shard, known) and _has_no_new_table(connection, shard)
-    )
-    return state if is_quiet else ()
+def _has_news(connection: Connection, shard: Source, known: Mapping[int, int], empty_version: int | None) -> bool:
+    """Return whether the shard may have a new row or a new table."""
+    if empty_version is not None and _data_version(connection) == empty_version:
+        return False
+    return not (_has_no_new_row(connection, shard, known) and _has_no_new_table(connection, shard))
 
 
 def _has_no_new_row(connection: Connection, shard: Source, known: Mapping[int, int]) -> bool:
@@ -313,11 +317,16 @@ def _has_no_new_row(connection: Connection, shard: Source, known: Mapping[int, i
 # -- space ------------------------------------------------------------------------------------------------------------
 
 
-def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> None:
-    """Return free pages to the disk, and copy a long WAL into the database, so that the writer need not."""
-    wal_bytes = fingerprint.size(paths.wal(shard.path))
-    if quota_bytes is None and fingerprint.size(shard.path) + wal_bytes <= min(_SHRINK_BYTES, _LONG_WAL_BYTES):
-        return
+def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> State:
+    """Return free pages to the disk, and copy a long WAL into the database, so that the writer need not.
+
+    Returns:
+        The state of the file after that.
+    """
+    state = scan.find_state(shard.path)
+    wal_bytes = fingerprint.wal_bytes(state)
+    if quota_bytes is None and fingerprint.file_bytes(state) + wal_bytes <= min(_SHRINK_BYTES, _LONG_WAL_BYTES):
+        return state
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
     long_bytes = _LONG_WAL_BYTES
     if quota_bytes is not None:
@@ -335,6 +344,7 @@ def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> N
         _checkpoint(connection, shard)
     elif is_long:
         sqlite.shrink_wal(connection)  # a long WAL counts towards the budget
+    return scan.find_state(shard.path)
 
 
 def _checkpoint(connection: Connection, shard: Source) -> None:

@@ -40,13 +40,15 @@ def record(connection: Connection, durable: Mapping[bytes, int], master_id: byte
     """
     truncated: dict[int, int] = {}
     for stream_id, last in durable.items():
-        found = streams.find(connection, stream_id)
-        if found is None:
+        found = sqlite.fetch(
+            connection,
+            f"SELECT coalesce(t.last, 0), t.first, t.database_id, s.stream_no FROM {streams.TABLE} "
+            "LEFT JOIN main._edgeshard_truncations t USING (stream_no) WHERE s.stream_id = ?",
+            (stream_id,),
+        )
+        if not found:
             continue  # the shard was replaced by another since it was read
-        number, _ = found
-        sql = "SELECT max(last), first, database_id FROM _edgeshard_truncations WHERE stream_no = ?"
-        ((before, first, database_id),) = sqlite.fetch(connection, sql, (number,))
-        before = before or 0
+        before, first, database_id, number = max(found)
         if last > before and database_id == master_id:
             sql = "UPDATE _edgeshard_truncations SET last = ?3 WHERE stream_no = ?1 AND first = ?2"
             connection.execute(sql, (number, first, last))

@@ -104,7 +104,8 @@ class SourceRun:
         copied: how much of it the master has.
         outcome: what the merge did with the shard after that.
         quarantine: why it is refused; None if it is not.
-        schema: the name by which it is attached; "" before that.
+        schema: the name by which it is or was attached; "" before that.
+        is_attached: whether it is attached now.
         had_no_wal: whether it had no WAL before it was attached, so that reading it leaves an empty one.
         is_checksum_verified: whether it is a bundle whose checksum was found to be right.
     """
@@ -115,6 +116,7 @@ class SourceRun:
     outcome: ShardOutcome = attrs.Factory(ShardOutcome)
     quarantine: Quarantine | None = attrs.field()
     schema: str = ""
+    is_attached: bool = False
     had_no_wal: bool = False
     is_checksum_verified: bool = False
     _source: Source | None = attrs.field(default=None, init=False)
@@ -228,17 +230,19 @@ def _fitting_into_chunk(runs: list[SourceRun]) -> int:
 
 @contextlib.contextmanager
 def attached(connection: Connection, runs: list[SourceRun]) -> Iterator[list[SourceRun]]:
-    """Attach the sources read-only for the block, and yield those that can be attached; quarantine the others."""
-    schemas: list[str] = []
+    """Attach the sources read-only for the block, and yield those that can be attached; quarantine the others.
+
+    The block may detach some of them earlier; see `detach`.
+    """
     with contextlib.ExitStack() as copies:
         sqlite.set_busy_timeout(connection, SOURCE_BUSY_TIMEOUT_S)
         try:
-            for run in runs:
-                run.schema = f"source{len(schemas)}"
+            for number, run in enumerate(runs):
+                run.schema = f"source{number}"
                 run.had_no_wal = not os.path.exists(paths.wal(run.file.path))
                 try:
                     _attach(connection, run, copies)
-                    schemas.append(run.schema)
+                    run.is_attached = True
                     if not run.own:
                         # a bundle's checksum is verified before the master is locked: on a slow medium, reading all of
                         # its bytes takes long
@@ -248,9 +252,16 @@ def attached(connection: Connection, runs: list[SourceRun]) -> Iterator[list[Sou
                     run.quarantine_for(run.replacement() or error)
             yield [run for run in runs if not run.quarantine]
         finally:
-            for schema in schemas:
-                sqlite.detach(connection, schema)
+            for run in runs:
+                detach(connection, run)
             sqlite.set_busy_timeout(connection, sqlite.BUSY_TIMEOUT_S)
+
+
+def detach(connection: Connection, run: SourceRun) -> None:
+    """Detach a source, if it is attached."""
+    if run.is_attached:
+        sqlite.detach(connection, run.schema)
+        run.is_attached = False
 
 
 def _attach(connection: Connection, run: SourceRun, copies: contextlib.ExitStack) -> None:

@@ -164,8 +164,7 @@ def _shard_streams_with_news(connection: Connection, shard: Source) -> list[Sour
     """Return the streams of a shard that have rows, or truncated rows that the main database does not know of."""
     blocks = shard_blocks(connection, shard)
     numbers = set(blocks)
-    sql = f"SELECT count(*) FROM {quote(shard.schema)}._edgeshard_streams"
-    if sqlite.scalar(connection, sql) != len(numbers):  # most shards have one stream, and it has rows
+    if _stream_count(connection, shard) != len(numbers):  # most shards have one stream, and it has rows
         numbers.update(_truncated_beyond(connection, shard))
     return _read_shard_streams(connection, shard, blocks, numbers)
 
@@ -180,9 +179,23 @@ def _truncated_beyond(connection: Connection, shard: Source) -> list[int]:
     return [number for (number,) in sqlite.fetch_typed(connection, shard.path, (int,), sql)]
 
 
-def all_streams(connection: Connection, shard: Source) -> list[SourceStream]:
-    """Return all streams of a shard that have rows, truncated ones included, by number."""
+def _stream_count(connection: Connection, shard: Source) -> int:
+    return int(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(shard.schema)}._edgeshard_streams"))
+
+
+def all_streams(
+    connection: Connection, shard: Source, with_news: Sequence[SourceStream] = ()
+) -> Sequence[SourceStream]:
+    """Return all streams of a shard that have rows, truncated ones included, by number.
+
+    Args:
+        connection: the connection to which the shard is attached.
+        shard: the shard.
+        with_news: those that `streams_with_news` found in the same transaction: often that is all of them.
+    """
     with bounds.bounded(connection, shard.schema):
+        if with_news and _stream_count(connection, shard) == len(with_news):
+            return with_news
         blocks = shard_blocks(connection, shard)
         sql = f"SELECT stream_no FROM {quote(shard.schema)}._edgeshard_streams"
         numbers = {number for (number,) in sqlite.fetch_typed(connection, shard.path, (int,), sql)}

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apsw
@@ -70,6 +70,8 @@ def connect_untrusted(path: str, busy_timeout_s: float) -> Connection:
 def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
     """Open for writing the file that has this name, which then cannot be removed; return None if it was just removed.
 
+    Its commits survive a kill, as those of an agent do: see `set_synchronous`, "NORMAL".
+
     If a file is removed after it was opened and before its first lock, we would read and write it with the WAL of the
     next file of this name, and closing it would delete that WAL.
 
@@ -81,7 +83,7 @@ def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
     try:
         disable_checkpoint_on_close(connection)
         try:
-            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # takes the shared lock
+            set_synchronous(connection, "NORMAL")  # reads the schema, for which it takes the shared lock
         finally:
             is_in_place = before is not None and fingerprint.identity(path) == before
         if is_in_place:
@@ -238,14 +240,22 @@ def check_identity(connection: Connection, schema: str, expected: tuple[int, int
 # -- transactions -----------------------------------------------------------------------------------------------------
 
 
+def _begin_immediate(connection: Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+
+
 @contextlib.contextmanager
-def immediate(connection: Connection) -> Iterator[None]:
+def immediate(connection: Connection, begin: Callable[[Connection], object] = _begin_immediate) -> Iterator[None]:
     """Run the block as one write transaction: commit at its end, or roll back if it raises.
 
     A block that finds nothing to do may roll back by itself.
+
+    Args:
+        connection: the connection.
+        begin: begins the transaction.
     """
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        begin(connection)
         yield
         if connection.in_transaction:
             connection.execute("COMMIT")
@@ -289,6 +299,28 @@ def begin_in_empty_wal(connection: Connection) -> bool:
         return True
     connection.execute("BEGIN IMMEDIATE")
     return False
+
+
+@contextlib.contextmanager
+def immediate_in_empty_wal(connection: Connection, autocheckpoint_pages: int) -> Iterator[None]:
+    """Run the block as `immediate` does; if the WAL is empty, the commit makes no fsync: see `begin_in_empty_wal`.
+
+    Args:
+        connection: a connection at NORMAL that may make a checkpoint when it is closed.
+        autocheckpoint_pages: its `wal_autocheckpoint`, which it has again after the transaction.
+    """
+    if not _is_wal_empty(connection):
+        with immediate(connection):
+            yield
+        return
+    disable_checkpoint_on_close(connection)
+    try:
+        with immediate(connection, begin_in_empty_wal):
+            yield
+    finally:
+        set_synchronous(connection, "NORMAL")
+        connection.wal_autocheckpoint(autocheckpoint_pages)
+        enable_checkpoint_on_close(connection)  # last: a checkpoint that does not sync the WAL could lose rows
 
 
 def _is_wal_empty(connection: Connection) -> bool:

@@ -26,8 +26,8 @@ class CostWorkload:
     measure: Callable[[Path, int], Iterator[Cost]]
 
 
-#: They are measured in this order. Merges of ended agents come last, because they remove thousands of files: on ext4, a
-#: new shard took 3.7 ms right after that, and 2.6 ms otherwise (measured).
+#: They are measured in this order. Merges of ended agents come last, because they remove thousands of files: on ext4
+#: without a journal, a new shard took 3.7 ms right after that, and 2.6 ms otherwise (measured).
 COSTS: Final = {
     "import": CostWorkload("a process that imports edgeshard", processes.import_cost),
     "idle-merge": CostWorkload("`python -m edgeshard.merge` with nothing to merge: the process", processes.idle_merge),

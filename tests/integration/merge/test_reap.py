@@ -502,7 +502,7 @@ def test_a_shard_removed_by_another_merger_is_forgotten(
     with store.shard("agent") as shard:
         shard.write({"n": 1})
         with monkeypatch.context() as patch:
-            patch.setattr(truncate, "_state_without_news", lambda *_: ())
+            patch.setattr(truncate, "_has_news", lambda *_: True)
             assert 1 == merger.run().truncated
     assert 1 == store.merge().removed
     assert (0, ()) == (merger.run().shards, merger.run().quarantined)

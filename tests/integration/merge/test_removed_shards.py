@@ -69,6 +69,21 @@ def test_each_report_names_rows_of_removed_shards_that_an_older_master_lacks(
     assert ((), [OLDER_MASTER] * 2) == (store.verify().errors, [loss.cause for loss in store.verify().losses])
 
 
+def test_rows_of_a_removed_shard_that_were_truncated_before_are_named_too(
+    store: edgeshard.Store, tmp_path: Path
+) -> None:
+    write(store, "other", 0)
+    store.merge()
+    store.snapshot(tmp_path / "older.db")
+    with store.shard("a") as shard:
+        shard.write({"n": 1})
+        assert (1, 0) == (store.merge().truncated, store.merge().removed)
+    write(store, "a", 2, 3)  # a stream of its own, and the only one with rows that the master lacks
+    assert 1 == store.merge().removed
+    put_back(store, tmp_path / "older.db")
+    assert [("a", 1, 1), ("a", 1, 2)] == sorted(named(store.status().gaps))
+
+
 def test_commands_exit_3_and_name_the_rows(store: edgeshard.Store, older: Path) -> None:
     put_back(store, older)
     for verb in ("verify", "status", "merge"):

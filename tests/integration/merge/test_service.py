@@ -1019,4 +1019,4 @@ def test_what_another_merger_did_meanwhile_is_seen(store: edgeshard.Store) -> No
     looked = shard_states.load_states(connection)
     connection.close()
     assert ["agent.db"] == list(looked)
-    assert paths.lock_path(str(shard_path(store, "agent"))) == store.root / "shards" / "agent.lock"
+    assert paths.lock_path(str(shard_path(store, "agent"))) == str(store.root / "shards" / "agent.lock")
