@@ -418,9 +418,11 @@ class Merger:
         Each is detached before: the last connection to leave a shard removes its WAL.
         """
         master_id = identity.database_id(connection)
-        if removable := [run for run in runs if run.outcome.is_removable and not run.quarantine]:
-            for run in removable:
-                attach.detach(connection, run)
+        removable = [run for run in runs if run.outcome.is_removable and not run.quarantine]
+        # a process that may open few files attaches one source at a time, and cannot open it a second time as well
+        for run in removable if len(runs) > 1 else runs:
+            attach.detach(connection, run)
+        if removable:
             self._master.ensure_in_place()
             self._removals.note(runs, master_id, self._quota.budget)
         deletable = [run for run in runs if self._is_deletable(run)]
