@@ -249,7 +249,7 @@ CREATE TABLE _edgeshard_checksum(
 ) STRICT
 """
 
-#: The CREATE TABLE statement of each table. SQLite keeps it as it is in sqlite_schema, without the comments in a shard.
+#: The CREATE TABLE statement of each table, as SQLite keeps it in sqlite_schema; see `SHARD_TABLES` about the comments.
 DDL: Final = {text.partition("(")[0].split()[-1]: text for text in _SCRIPT.strip().split(";\n")}
 
 #: Names of tables, for code that must name them outside SQL.
@@ -304,7 +304,7 @@ def _script(role: str) -> str:
 
 
 #: Scripts that make these tables in an empty database.
-#: That of a shard has no comments: whoever opens a database parses its schema, and there are many shards.
+#: The one for a shard leaves out the comments: whoever opens a database parses them, and there are many shards.
 SHARD_TABLES: Final = re.sub(" *--.*", "", _script(SHARD))
 MASTER_TABLES: Final = _script(MASTER)
 BUNDLE_TABLES: Final = _script(BUNDLE)

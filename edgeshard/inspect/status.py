@@ -8,6 +8,7 @@ created: as long as there is no master, all rows are pending. What is reported m
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -116,14 +117,14 @@ def status(root: Path) -> StatusReport:
         blocked_rows=blocked_rows,
         rejected_rows=rejected_rows,
         watcher=watcher,
-        merge=liveness.find_merge(root) if _is_locked(str(paths.merge_lock(root))) else None,
+        merge=liveness.find_merge(root) if _is_locked(paths.merge_lock(root)) else None,
     )
     return attrs.evolve(report, problems=verdict.find_problems(report))
 
 
 def _find_watcher(root: Path, has_pending: bool) -> tuple[bool | None, WatcherStatus | None]:
     """Return whether a watcher merges new rows (None if unknown), and what is known of it."""
-    if not (is_locked := _is_locked(str(paths.watch_lock(root)))):
+    if not (is_locked := _is_locked(paths.watch_lock(root))):
         return is_locked, None
     watcher = liveness.find_watcher(root, lambda: has_pending)
     return None if watcher is None else not watcher.is_stalled, watcher
@@ -238,7 +239,7 @@ def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datet
     )
 
 
-def _is_locked(path: str) -> bool | None:
+def _is_locked(path: str | os.PathLike[str]) -> bool | None:
     try:
         return locks.is_locked(path)
     except StorageError:

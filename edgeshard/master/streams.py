@@ -18,7 +18,7 @@ from edgeshard.sqlite import Connection, quote
 #: Registers a new stream of a shard; binds its number, the agent's name, its id and when it began.
 INSERT_NEW: Final = "INSERT INTO main._edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
 
-#: The streams, as s, for a query that looks for one by ``s.stream_id`` or lists them.
+#: The streams, as s, for another module's FROM.
 TABLE: Final = "main._edgeshard_streams AS s"
 
 #: Joins the streams to a table that has their number as stream_no, and to a record table, which has it as _stream. The

@@ -122,9 +122,8 @@ class LockFileCounter:
     def collect(self) -> WriteCount:
         """Return what was counted and not collected yet, and mark it as collected."""
         total, collected = self._read()
-        if total == collected:  # almost always
-            return WriteCount()
-        self._write(_RECORD_BYTES, total)
+        if total != collected:
+            self._write(_RECORD_BYTES, total)
         return _difference(total, collected)
 
     def _read(self) -> tuple[WriteCount, WriteCount]:

@@ -415,7 +415,8 @@ class Merger:
     def _truncate_or_remove(self, connection: Connection, runs: list[SourceRun], merge_pass: MergePass) -> None:
         """Remove the shards of agents that have ended; truncate the others, or leave that for later.
 
-        Each is detached before: the last connection to leave a shard removes its WAL.
+        The last connection to leave a shard removes its WAL, and one that only reads cannot. So the shard is detached
+        before the connection that truncates it is closed.
         """
         master_id = identity.database_id(connection)
         removable = [run for run in runs if run.outcome.is_removable and not run.quarantine]
@@ -424,7 +425,7 @@ class Merger:
             attach.detach(connection, run)
         if removable:
             self._master.ensure_in_place()
-            self._removals.note(runs, master_id, self._quota.budget)
+            self._removals.note(removable, master_id, self._quota.budget)
         deletable = [run for run in runs if self._is_deletable(run)]
         for run in deletable:
             run.outcome.state = run.file.state

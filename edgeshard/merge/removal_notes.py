@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeshard import sqlite
@@ -47,15 +47,14 @@ class RemovalNotes:
                 identity.increment_generation(connection)
             self._known = None
 
-    def note(self, runs: Iterable[SourceRun], master_id: bytes, budget: Budget | None) -> None:
+    def note(self, removable: Sequence[SourceRun], master_id: bytes, budget: Budget | None) -> None:
         """Note durably what the shards that are about to be removed had brought; those that cannot be noted stay.
 
         Args:
-            runs: the sources of a merge, whose rows are committed.
+            removable: these shards; their rows are committed.
             master_id: the master's id.
             budget: the store's disk budget.
         """
-        removable = [run for run in runs if run.outcome.is_removable and not run.quarantine]
         rows = [
             KnownRows(stream_id, agent, Range(1, last), master_id)
             for run in removable

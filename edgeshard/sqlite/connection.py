@@ -70,7 +70,7 @@ def connect_untrusted(path: str, busy_timeout_s: float) -> Connection:
 def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
     """Open for writing the file that has this name, which then cannot be removed; return None if it was just removed.
 
-    Its commits survive a kill, as those of an agent do: see `set_synchronous`, "NORMAL".
+    The connection is at ``synchronous=NORMAL``; see `set_synchronous`.
 
     If a file is removed after it was opened and before its first lock, we would read and write it with the WAL of the
     next file of this name, and closing it would delete that WAL.

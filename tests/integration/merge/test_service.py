@@ -953,9 +953,9 @@ def test_rows_that_come_between_a_truncation_and_the_last_look_at_the_shard_are_
     shard.write({"n": 2})
     real = truncate._shrink
 
-    def late(*arguments: Any) -> None:
+    def late(*arguments: Any) -> fingerprint.State:
         shard.write(Reading(3.0) if is_new_table else {"n": 3})
-        real(*arguments)
+        return real(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(truncate, "_shrink", late)
