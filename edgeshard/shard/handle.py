@@ -309,9 +309,11 @@ class Handle:
             DiskFullError, StorageBusyError: nothing was written; the next transaction has a new draft.
             EdgeshardError: the handle is poisoned.
         """
+        is_made = False
         try:
             with sqlite.translate_errors("make shard", self.path):
                 self._meter.add(draft.publish(2 if self.durability == "power" else 1))
+                is_made = True
                 self._connection = self._connect()
                 self._execute = self._connection.cursor().execute
                 self._files.remember()
@@ -321,7 +323,7 @@ class Handle:
                 self._quota.request_new()
             self._draft = None  # last: until then the handle cannot be used
         except BaseException as error:
-            cause = f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"
+            cause = self._explain_failed_making(error, is_made=is_made)
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
             if isinstance(error, (DiskFullError, StorageBusyError)):
                 # these say that nothing was written, and that the handle stays usable
@@ -329,6 +331,23 @@ class Handle:
                     raise StorageError("make shard", self.path, cause) from error
                 self._unusable = None  # until here, an interrupt would have left it poisoned
             raise
+
+    def _explain_failed_making(self, error: BaseException, *, is_made: bool) -> str:
+        """Return what went wrong with the shard's file, and where the rows of the first transaction are.
+
+        Args:
+            error: what was raised.
+            is_made: whether the file was made, and is durable.
+        """
+        if is_made:
+            return f"its file was made, with the first rows in it, but cannot be used ({error}); open it again"
+        try:
+            is_there = fingerprint.exists(self.path)
+        except OSError:
+            is_there = True  # perhaps
+        if is_there:
+            return f"its file could not be made ({error}), and whether it has the first rows is unknown; open it again"
+        return f"its file could not be made ({error}); none of its rows was written. Open it again"
 
     def _begin_again(self, draft: Draft) -> bool:
         """Take a new draft if no file was made of the one before; return False if one may have been, or it fails."""

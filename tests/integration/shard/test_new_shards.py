@@ -331,6 +331,50 @@ def test_a_full_disk_after_the_file_was_made_does_not_say_that_nothing_was_writt
     assert [1, 2] == numbers(store)
 
 
+def test_an_error_after_the_file_was_made_says_that_its_rows_are_there(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that is told otherwise would write them again."""
+
+    def fail(*_: Any) -> None:
+        raise apsw.FullError("a full disk has no space for the WAL")
+
+    with store.shard("agent") as shard:
+        with monkeypatch.context() as patch:
+            patch.setattr(shard, "_connect", fail)
+            with pytest.raises(StorageError, match="with the first rows in it") as failed:
+                shard.write({"n": 1})
+        assert not isinstance(failed.value, DiskFullError)
+        with pytest.raises(ShardPoisonedError, match="with the first rows in it"):
+            shard.write({"n": 2})
+    store.merge()
+    assert [1] == numbers(store)
+
+
+def test_an_error_that_left_no_file_says_that_none_of_its_rows_was_written(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if the disk is so full that no draft can be made for another try."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with store.shard("agent") as shard:
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "mark_as_wal", fail)
+            patch.setattr(sqlite, "create_without_wal", fail)
+            with pytest.raises(StorageError, match="none of its rows was written") as failed:
+                shard.write({"n": 1})
+        assert not isinstance(failed.value, DiskFullError)  # which says that the handle can still be used
+        with pytest.raises(ShardPoisonedError, match="none of its rows was written"):
+            shard.write({"n": 2})
+    assert ["agent.lock"] == names(store)
+    with store.shard("agent") as shard:
+        shard.write({"n": 3})
+    store.merge()
+    assert [3] == numbers(store)
+
+
 def test_where_a_shard_was_removed_its_folder_is_synced_before_another_is_made(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
