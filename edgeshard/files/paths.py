@@ -153,11 +153,6 @@ def reserve(root: Path) -> Path:
     return root / "reserve"
 
 
-def root_of_shard(shard_path: str) -> Path:
-    """Return the folder of the store that a shard belongs to."""
-    return Path(shard_path).parent.parent
-
-
 def shard_stem(agent: str) -> str:
     """Return the file name of an agent's shard, without its ending.
 

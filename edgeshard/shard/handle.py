@@ -99,7 +99,9 @@ class Handle:
 
     def __init__(
         self,
+        *,
         path: Path,
+        master_path: Path,
         agent: str,
         durability: Durability,
         connection: Connection,
@@ -114,6 +116,7 @@ class Handle:
     ) -> None:
         self.agent = agent
         self.path = str(path)
+        self._master_path = master_path  # may lie elsewhere than two folders up: shards/ may be a symbolic link
         self.durability = durability
         self._lock_file: health.ShardLock | None = lock  # None: the handle was closed
         self._set_lock(threading.RLock())

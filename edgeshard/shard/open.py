@@ -107,18 +107,19 @@ def open_shard(
                 connection = new.connection
             meter = write_stats.WriterMeter(lock_path)
             shard = Shard(
-                path,
-                agent,
-                durability,
-                connection,
-                lock,
-                meter,
-                partial(_connect, str(path), durability),
-                new,
-                lookups,
-                quota,
-                replacing,
-                transaction_wait_s,
+                path=path,
+                master_path=paths.master(root),
+                agent=agent,
+                durability=durability,
+                connection=connection,
+                lock=lock,
+                meter=meter,
+                connect=partial(_connect, str(path), durability),
+                draft=new,
+                lookups=lookups,
+                quota=quota,
+                replacing=replacing,
+                transaction_wait_s=transaction_wait_s,
             )
         opened.pop_all()  # the shard closes them
         return shard

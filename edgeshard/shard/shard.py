@@ -482,7 +482,7 @@ class Shard(Handle):
         if self._timestamp is None:
             with sqlite.translate_errors("read timestamps of", self.path):
                 known = schema.newest_timestamps(self._connection)
-            known_there, passed_us = store_master.known_times(self.path)
+            known_there, passed_us = store_master.known_times(self._master_path)
             clock = hlc.clock([*known, *known_there], passed_us, lambda: self._depth > 0)
             self._timestamp, self._is_clock_set_back = clock.next, clock.is_set_back
         return self._timestamp
@@ -498,7 +498,7 @@ class Shard(Handle):
                 self._writers.clear()  # other classes of the table may have to convert from now on
                 self._execute(*statement)
             if table.name != inserts.AGENT_DATA and table not in self._fitting:
-                store_master.ensure_fits(self.path, table)
+                store_master.ensure_fits(self._master_path, self.path, table)
                 self._fitting.add(table)
             return schema.as_stored(self._connection, table)
         except EdgeshardError:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from edgeshard import format
 from edgeshard.errors import ConfigurationError, SchemaConflictError, StorageError
-from edgeshard.files import paths
 from edgeshard.log_fields import fields
 from edgeshard.master import catalog, database, store_clock
 from edgeshard.records import keys, renames, types
@@ -28,14 +28,14 @@ logger = logging.getLogger("edgeshard.shard")
 _BUSY_TIMEOUT_S: Final = 0.1
 
 
-def known_times(shard_path: str) -> tuple[list[int], int]:
-    """Return what the store's master knows of the time; ([], 0) if it knows nothing or cannot be read.
+def known_times(master_path: Path) -> tuple[list[int], int]:
+    """Return what a store's master knows of the time; ([], 0) if it knows nothing, cannot be read, or does not exist.
 
     Returns:
         The newest timestamp of each keyed table, and a time that has surely passed, in microseconds since 1970.
     """
     try:
-        with _opened(shard_path) as connection:
+        with _opened(master_path) as connection:
             if connection is None:
                 return [], 0
             return catalog.newest_timestamps(connection), store_clock.passed_us(connection)
@@ -48,14 +48,19 @@ def known_times(shard_path: str) -> tuple[list[int], int]:
         return [], 0
 
 
-def ensure_fits(shard_path: str, table: Table) -> None:
-    """Refuse a class whose rows the store's master could not take, because it has that table with other types or keys.
+def ensure_fits(master_path: Path, shard_path: str, table: Table) -> None:
+    """Refuse a class whose rows a store's master could not take, because it has that table with other types or keys.
+
+    Args:
+        master_path: the master, which need not exist.
+        shard_path: the shard, for the error.
+        table: the table of the class.
 
     Raises:
         SchemaConflictError: that is the case.
     """
     try:
-        with _opened(shard_path) as connection:
+        with _opened(master_path) as connection:
             conflict = None if connection is None else _find_conflict(connection, table.deletes_from or table)
     except (StorageError, ConfigurationError) as error:  # the latter: it is no file
         logger.warning(
@@ -74,8 +79,7 @@ def ensure_fits(shard_path: str, table: Table) -> None:
 
 
 @contextlib.contextmanager
-def _opened(shard_path: str) -> Iterator[Connection | None]:
-    path = paths.master(paths.root_of_shard(shard_path))
+def _opened(path: Path) -> Iterator[Connection | None]:
     if database.find_master(path, "read master") is None:
         yield None
         return

@@ -18,6 +18,7 @@ import edgeshard
 from edgeshard.errors import SchemaConflictError
 from edgeshard.records import declare
 from edgeshard.shard import store_master
+from tests.support import keyed_model
 from tests.support.keyed_schema_versions import plain
 from tests.support.processes import sql
 from tests.support.schema_versions import VALUES, VERSIONS, merged, version, write
@@ -43,7 +44,7 @@ def test_a_class_is_refused_exactly_if_the_merge_would_refuse_its_rows(store: ed
     for here, cls in classes.items():
         path = str(shard_path(store, here.__name__.lower()))
         with pytest.raises(SchemaConflictError) if reasons[Path(path).stem] else contextlib.nullcontext():
-            store_master.ensure_fits(path, declare.table_of(cls))
+            store_master.ensure_fits(store.master_path, path, declare.table_of(cls))
     assert any(reasons.values())
     assert not all(reasons.values())
 
@@ -80,6 +81,41 @@ def test_a_key_a_companion_or_a_rename_that_the_master_contradicts_is_refused_as
         shard.write(first)
     merged(store)
     assert [1] == numbers(store)
+
+
+def linked_store(tmp_path: Path) -> edgeshard.Store:
+    """Return a store whose folder of shards is a link into the folder of another store, which has a table "sample"."""
+    other = edgeshard.Store(tmp_path / "other")
+    write(other, "first", version(v=str)("x"))
+    merged(other)
+    target = tmp_path / "other" / "elsewhere"
+    target.mkdir()
+    store = edgeshard.Store(tmp_path / "linked")
+    store.root.mkdir()
+    (store.root / "shards").symlink_to(target)
+    return store
+
+
+def test_where_the_folder_of_shards_is_a_link_the_master_of_the_store_counts_and_no_other(tmp_path: Path) -> None:
+    store = linked_store(tmp_path)
+    write(store, "first", version(v=float)(1.5))  # which the other store's master would not take
+    merged(store)
+    with store.shard("second") as shard, pytest.raises(SchemaConflictError, match="in the store's master"):
+        shard.write(version(v=bytes)(b"x"))
+
+
+def test_where_the_folder_of_shards_is_a_link_a_later_change_wins_although_its_clock_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = linked_store(tmp_path)
+    wall = keyed_model.set_clock(monkeypatch, keyed_model.NOON_US)
+    item = plain(None, {"key": "k", "name": "item"}, k=str, v=int)
+    write(store, "first", item("x", 1))
+    merged(store)
+    wall.now_us -= 3_600_000_000
+    write(store, "second", item("x", 2))
+    merged(store)
+    assert [2] == [row.v for row in store.query("select v from item")]
 
 
 @pytest.mark.parametrize("there", range(len(VERSIONS)))
