@@ -63,13 +63,13 @@ def prune(
     connection = database.open_master(path, writable=not dry_run)
     try:
         with database.translate_errors("prune", path), _space(path.parent, budget):
+            sqlite.set_busy_timeout(connection, lock_wait_s)
             wal_pages = None
             if not dry_run:
                 # sizes are measured in the database, so nothing of it may still be in the WAL
                 sqlite.shrink_wal(connection)
                 wal_pages = _limit_wal(connection, budget)
                 by_hand.settle(connection, path)
-            sqlite.set_busy_timeout(connection, lock_wait_s)
             run, tables = _begin(
                 connection, path, rules, should_stop, PruneProgress(progress), wal_pages, merge_lock, dry_run
             )

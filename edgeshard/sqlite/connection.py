@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -118,6 +119,15 @@ def open_in_memory(script: str) -> Connection:
 # -- settings ---------------------------------------------------------------------------------------------------------
 
 
+class _Waiting(threading.local):
+    """Whether the connections that this thread uses wait for locks."""
+
+    is_allowed = True
+
+
+_waiting = _Waiting()
+
+
 def set_busy_timeout(connection: Connection, timeout_s: float) -> None:
     """Set how long its statements wait for other connections' locks, in seconds."""
     connection.set_busy_handler(_busy_handler(timeout_s))
@@ -129,6 +139,8 @@ def _busy_handler(timeout_s: float) -> Any:
 
     def wait(calls: int) -> bool:
         nonlocal deadline
+        if not _waiting.is_allowed:
+            return False
         now = time.monotonic()
         if calls == 0:
             deadline = now + timeout_s
@@ -136,6 +148,16 @@ def _busy_handler(timeout_s: float) -> Any:
         return now < deadline
 
     return wait
+
+
+@contextlib.contextmanager
+def without_waiting() -> Iterator[None]:
+    """Let no connection that this thread uses in the block wait for another one's lock, whatever its busy timeout."""
+    before, _waiting.is_allowed = _waiting.is_allowed, False
+    try:
+        yield
+    finally:
+        _waiting.is_allowed = before
 
 
 def set_synchronous(connection: Connection, level: str) -> None:
