@@ -126,40 +126,70 @@ def lock_in_turn(opened: int, path: str | os.PathLike[str], wait_s: float) -> in
     Raises:
         AccessError, StorageIOError: the file cannot be opened or locked.
     """
-    answered, decided = threading.Event(), threading.Lock()
-    found: list[int | OSError] = []
-    is_abandoned = False
+    waiting = _Waiting(path)
+    try:
+        waiting.start()
+        last_taken = os.fstat(opened).st_mtime_ns
+        while not waiting.answered.wait(wait_s) and last_taken != (last_taken := os.fstat(opened).st_mtime_ns):
+            pass
+    except BaseException:  # such as Ctrl-C: it must not get the lock later, and keep it until the process ends
+        found = waiting.end()
+        if isinstance(found, int):
+            os.close(found)
+        raise
+    found = waiting.end()
+    if isinstance(found, OSError):
+        raise explain_lock_error(found, "lock", path) from found
+    return found
 
-    def wait() -> None:
+
+class _Waiting:
+    """A thread that waits for the lock of a file.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        answered: set once it has the lock, or failed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.answered = threading.Event()
+        self._path = path
+        self._decided = threading.Lock()
+        self._found: int | OSError | None = None
+        self._is_abandoned = False
+
+    def start(self) -> None:
+        """Start it."""
+        threading.Thread(target=self._run, name="edgeshard-lock", daemon=True).start()
+
+    def end(self) -> int | OSError | None:
+        """Return a descriptor that holds the lock, or the error; None if it still waits: then it keeps nothing."""
+        with self._decided:
+            self._is_abandoned = self._found is None
+            return self._found
+
+    def _run(self) -> None:
+        found = self._lock()
+        with self._decided:
+            if not self._is_abandoned:
+                self._found = found
+            elif isinstance(found, int):
+                os.close(found)
+        self.answered.set()
+
+    def _lock(self) -> int | OSError:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            handle = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            found.append(error)
-        else:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            except OSError as error:
-                os.close(handle)
-                found.append(error)
-            else:
-                with decided:
-                    if is_abandoned:
-                        os.close(handle)
-                    else:
-                        found.append(handle)
-        answered.set()
-
-    threading.Thread(target=wait, name="edgeshard-lock", daemon=True).start()
-    last_taken = os.fstat(opened).st_mtime_ns
-    while not answered.wait(wait_s) and last_taken != (last_taken := os.fstat(opened).st_mtime_ns):
-        pass
-    with decided:
-        is_abandoned = not found
-    if is_abandoned:
-        return None
-    if isinstance(found[0], OSError):
-        raise explain_lock_error(found[0], "lock", path) from found[0]
-    return found[0]
+            return error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            os.close(handle)
+            return error
+        return handle
 
 
 def unlock_open_file(handle: int) -> None:
