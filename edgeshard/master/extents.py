@@ -212,8 +212,9 @@ def add_transactions(connection: Connection, transactions: Iterable[Range]) -> N
 
 def extend_transaction(connection: Connection, last_id: int, new_last_id: int) -> None:
     """Let the transaction that ends with the row `last_id` end with `new_last_id` instead."""
-    sql = "UPDATE main._edgeshard_transactions SET last_id = ? WHERE last_id = ?"
-    connection.execute(sql, (new_last_id, last_id))
+    begins = "(SELECT max(first_id) FROM main._edgeshard_transactions WHERE first_id <= ?1)"  # the ends have no index
+    sql = f"UPDATE main._edgeshard_transactions SET last_id = ?2 WHERE first_id = {begins} AND last_id = ?1"
+    connection.execute(sql, (last_id, new_last_id))
 
 
 def rows_by_arrival(

@@ -131,7 +131,8 @@ def _move_to_history(connection: Connection, name: str) -> None:
     moved = ", ".join(f"t.{column}" for column in columns)  # they may have the names of the other table's
     connection.execute(
         f"INSERT INTO main.{quote(keys.history_name(name))}({', '.join(columns)}, {format.REASON}) "
-        f"SELECT {moved}, iif(l.was_deleted, ?, ?) FROM main.{quote(name)} t JOIN {_LOSERS} l ON l.row_id = t._id "
-        "WHERE NOT l.is_tombstone ORDER BY t._id",
+        # CROSS: SQLite would read the whole table, to get the rows in order without sorting the few that are moved
+        f"SELECT {moved}, iif(l.was_deleted, ?, ?) FROM {_LOSERS} l CROSS JOIN main.{quote(name)} t "
+        "ON t._id = l.row_id WHERE NOT l.is_tombstone ORDER BY l.row_id",
         (keys.WAS_DELETED, keys.WAS_REPLACED),
     )

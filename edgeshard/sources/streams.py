@@ -99,7 +99,8 @@ def streams_with_news(
         numbers = {number for (number,) in found}
         if unwanted is not None:
             numbers &= _wanted_streams(connection, source, unwanted)
-        return [_read_stream(connection, source, number, unwanted or {}) for number in sorted(numbers)]
+        pruners = _pruners(connection, source) if numbers else ""
+        return [_read_stream(connection, source, number, unwanted or {}, pruners) for number in sorted(numbers)]
 
 
 def _wanted_streams(connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]]) -> set[int]:
@@ -264,13 +265,13 @@ def _not_truncated(block: Block | None, truncated_to: int) -> tuple[Block, ...]:
 
 
 def _read_stream(
-    connection: Connection, source: Source, stream_no: int, unwanted: Mapping[bytes, Sequence[Range]]
+    connection: Connection, source: Source, stream_no: int, unwanted: Mapping[bytes, Sequence[Range]], pruners: str
 ) -> SourceStream:
     stream_id, agent_id, began_at, last_seq = _read_identity(connection, source, stream_no)
     truncations = _read_truncations(connection, source, stream_no)
     blocks = _read_new_blocks(connection, source, stream_no, stream_id, unwanted.get(stream_id, ()))
     _check_seqs(source, stream_no, blocks, last_seq)
-    pruned = _read_pruned(connection, source, stream_no)
+    pruned = _read_pruned(connection, source, stream_no, pruners)
     return SourceStream(
         stream_no, stream_id, agent_id, began_at, blocks, truncations, last_seq, in_file=False, pruned=pruned
     )
@@ -422,18 +423,33 @@ def _check_ranges(source: Source, stream_no: int, ranges: Sequence[Range]) -> No
         raise DamagedError(_ACTION, source.path, cause)
 
 
-def _read_pruned(connection: Connection, source: Source, stream_no: int) -> tuple[PrunedRange, ...]:
-    """Return what was pruned of a stream, and is new to the main database. The next merge reads what is left."""
+def _pruners(connection: Connection, source: Source) -> str:
+    """Return which databases pruned anything, as `_read_pruned` takes them: the key of a pruned range begins so."""
+    sql = f"SELECT DISTINCT is_own, database_id FROM {quote(source.schema)}._edgeshard_pruned_ranges"
+    found = sqlite.fetch_typed(connection, source.path, (int, bytes), sql)
+    return json.dumps([(is_own, database_id.hex()) for is_own, database_id in found])
+
+
+def _read_pruned(connection: Connection, source: Source, stream_no: int, pruners: str) -> tuple[PrunedRange, ...]:
+    """Return what was pruned of a stream, and is new to the main database. The next merge reads what is left.
+
+    Args:
+        connection: the connection to which the source is attached.
+        source: a master or bundle.
+        stream_no: the source's number for the stream.
+        pruners: what `_pruners` returned. Without these, SQLite would read all ranges of all streams.
+    """
     rows = sqlite.fetch_typed(
         connection,
         source.path,
         (int, int, bytes, str, str),
         "SELECT r.first, r.last, r.database_id, r.reason, r.pruned_at "
-        f"FROM {quote(source.schema)}._edgeshard_streams s "
-        f"JOIN {quote(source.schema)}._edgeshard_pruned_ranges r ON r.stream_no = s.stream_no "
+        f"FROM {quote(source.schema)}._edgeshard_streams s CROSS JOIN json_each(?) p "
+        f"CROSS JOIN {quote(source.schema)}._edgeshard_pruned_ranges r ON r.is_own = p.value ->> 0 "
+        "AND r.database_id = unhex(p.value ->> 1) AND r.stream_no = s.stream_no "
         f"{JOIN_KNOWN.format('s')} WHERE s.stream_no = ? AND {_IS_UNKNOWN_NOTE} "
         "ORDER BY r.database_id, r.first LIMIT ?",
-        (stream_no, _PRUNED_RANGES_MAX),
+        (pruners, stream_no, _PRUNED_RANGES_MAX),
     )
     found = []
     previous = start = (b"", 0)
