@@ -132,7 +132,8 @@ class Merger:
             progress: called after each commit.
 
         Raises:
-            StorageError: the master or the folder cannot be read or written. What was committed stays.
+            DiskBudgetError: the budget has no space for pending rows. What was committed stays.
+            StorageError: the master or the folder cannot be read or written. The same holds.
         """
         began = time.monotonic()
         merge_pass = MergePass(time.time_ns(), self._keep_empty, self._should_stop, progress, self._meter)
@@ -159,9 +160,7 @@ class Merger:
                 self._merge_groups(connection, due, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
-                if merge_pass.rows or self._quota.dropped:
-                    self._refresh_error = refresh.run(self._root, is_known=self._refresh_error)
-                    report = attrs.evolve(report, refresh_error=self._refresh_error)
+                report = attrs.evolve(report, refresh_error=self._refresh(merge_pass))
         except DamagedError:
             self._quota.abandon()
             self.abandon()
@@ -169,11 +168,25 @@ class Merger:
             if (found := damage.confirm(self._path)) and damage.find(self._path) is None:
                 damage.record(self._path, found)
             raise
-        except BaseException:
+        except BaseException as error:
             self._quota.abandon()
             self.abandon()  # what is in the cache may be wrong now
+            if isinstance(error, Exception):
+                self._refresh(merge_pass)  # after rows that are committed
             raise
+        if self._quota.is_exhausted:
+            exhausted = self._quota.error(merge_pass.rows, len(self._cache.quarantined))
+            if not self._watching:
+                self.abandon()
+            raise exhausted
         return attrs.evolve(report, seconds=time.monotonic() - began)
+
+    def _refresh(self, merge_pass: MergePass) -> str:
+        """Run the user's statements if rows came or went; return why that failed, or ""."""
+        if not (merge_pass.rows or self._quota.dropped):
+            return ""
+        self._refresh_error = refresh.run(self._root, last_error=self._refresh_error)
+        return self._refresh_error
 
     def _finish(
         self,
@@ -183,11 +196,7 @@ class Merger:
         due: Sequence[SourceRun],
         thorough: bool,
     ) -> None:
-        """Do what follows the last commit of a pass: count, log, clean up and remember.
-
-        Raises:
-            DiskBudgetError: the budget has no space for pending rows.
-        """
+        """Do what follows the last commit of a pass: count, log, clean up and remember."""
         self._meter.add_rows(merge_pass.rows)
         for name in sorted(merge_pass.late_tables):
             text = "rows of table %s arrived after newer tombstones were collected: they may have been deleted before"
@@ -204,8 +213,6 @@ class Merger:
             self._master.shrink_wal()
         self._quota.make_space_for_writers(connection)
         self._quota.end()
-        if self._quota.is_exhausted:
-            raise self._quota.error(merge_pass.rows, len(self._cache.quarantined))
         if self._watching and thorough:
             self._states.note_budget(self._quota.why_writers_are_refused())
             self._states.note_clock(clock_status.load(connection))

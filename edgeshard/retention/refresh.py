@@ -28,19 +28,19 @@ def exists(root: Path) -> bool:
     return paths.refresh(root).exists()
 
 
-def run(root: Path, *, is_known: str = "") -> str:
+def run(root: Path, *, last_error: str = "") -> str:
     """Run the statements of the store, if it has some; return why that failed, or "".
 
     Args:
         root: the store.
-        is_known: the last failure; the same is not logged again.
+        last_error: what it returned last; the same is not logged again.
     """
     try:
         sql = _read(root)
         if sql.strip():
             _run(paths.master(root), sql)
     except EdgeshardError as error:
-        if str(error) != is_known:
+        if str(error) != last_error:
             logger.warning("what is derived from the rows was not refreshed: %s", error, extra=fields(error=error))
         return str(error)
     return ""

@@ -36,6 +36,7 @@ from edgeshard.errors import (
 from edgeshard.files import paths
 from edgeshard.master import write_stats
 from edgeshard.merge import truncate
+from edgeshard.merge.merger import Merger
 from edgeshard.options import PruneRule
 from edgeshard.retention import prune, rules
 from tests.support.processes import command, sql, unwrapped
@@ -333,6 +334,26 @@ def test_a_merge_without_room_is_refused_with_figures_and_loses_nothing(tmp_path
     lift(store).merge()
     assert [*range(3_000)] == numbers(store)
     assert store.verify().ok
+
+
+def test_while_there_is_no_room_to_merge_what_else_is_wrong_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = new_store(tmp_path)
+    with store.shard("agent") as shard:
+        shard.write_many({"n": n, "x": "x" * 1_000} for n in range(3_000))
+        store.merge()
+        shard.write_many({"n": n, "x": "x" * 1_000} for n in range(3_000))
+        (store.root / "shards" / "a-junk.db").write_bytes(b"no database" * 100)
+        store.note_budget("3M")
+        merger = Merger(store.root, watching=True)
+        with caplog.at_level(logging.WARNING, "edgeshard"):
+            for _ in range(3):
+                with pytest.raises(DiskBudgetError, match="pending rows"):
+                    merger.run()
+                assert merger.is_open  # this is no failure of the master
+        merger.close()
+    assert 1 == caplog.text.count("quarantined")
 
 
 # -- dropping ---------------------------------------------------------------------------------------------------------

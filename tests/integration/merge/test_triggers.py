@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import edgeshard
+from edgeshard.errors import StorageIOError
 from edgeshard.files import paths
+from edgeshard.master import row_states
 from tests.support.processes import command
 from tests.support.stores import new_store, numbers
 
@@ -87,6 +90,25 @@ def test_a_full_text_index_is_refreshed_after_merges_and_prunes(store: edgeshard
     assert [8, 9] == numbers(store)
     assert (0, 1) == (found(store, "word3"), found(store, "word8"))
     assert store.verify(deep=True).ok
+
+
+def test_rows_that_came_before_a_merge_failed_are_refreshed(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next merge has no reason to: it brings none of them."""
+    store.merge()
+    by_hand(store, FULL_TEXT)
+    paths.refresh(store.root).write_text(REBUILD)
+    write(store, 0)
+
+    def fail(*_: Any) -> None:
+        raise StorageIOError("read", store.root, "the medium was removed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(row_states, "missing_rows", fail)
+        with pytest.raises(StorageIOError, match="the medium was removed"):
+            store.merge()
+    assert (1, 0) == (found(store, "word3"), store.merge().rows)
 
 
 @pytest.mark.parametrize(
