@@ -123,7 +123,7 @@ def next_size(size: int, took_s: float, least: int, most: int) -> int:
 
 
 def rows_for_wal(rows: int, pages_written: int, wal_pages: int) -> int:
-    """Return how many rows a transaction may delete for a WAL of `wal_pages`, after `rows` added `pages_written`.
+    """Return how many rows a transaction may delete for a WAL of `wal_pages`, if `rows` wrote `pages_written` to it.
 
     Some pages are written only once, however many rows are deleted. Here they count for each row, so the result is
     rather too low than too high.
