@@ -241,7 +241,7 @@ class Store:
 
         Raises:
             AccessError, StorageIOError: it cannot be determined.
-            ConfigurationError: the folder of the shards is a link that leads nowhere.
+            ConfigurationError: the folder of the shards is a link that leads nowhere, or back to itself.
         """
         return any(True for _ in scan.shard_files(store_folder.resolve_shards(self.root)))
 

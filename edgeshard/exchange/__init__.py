@@ -1,1 +1,1 @@
-"""Data that travels between stores: bundles, snapshots, inventories and receipts. And files of other programs."""
+"""Data that travels between stores: bundles, snapshots, inventories and receipts; and imports from other programs."""

@@ -360,8 +360,9 @@ def _moment(value: Any) -> datetime.datetime:
 
 
 def _affinity(declared: str) -> str:
-    """Return the type of the values that a column is declared for, if it is certain (https://sqlite.org/datatype3.html,
-    3.1); otherwise "".
+    """Return the type that a column is declared for, or "" if that is unclear.
+
+    The rules are SQLite's: https://sqlite.org/datatype3.html, 3.1.
     """
     for words, found in (
         (("INT",), "integer"),

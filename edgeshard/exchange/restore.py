@@ -2,8 +2,8 @@
 
     1. Lock ``watch.lock`` and ``merge.lock``. Remove what a killed restore left.
     2. Copy the snapshot into a file next to the master, and tell the copy which rows it lacks: those that the notes of
-       removed shards and the shards themselves record. Check the copy deeply. Make it a WAL database without a WAL,
-       durably.
+       removed shards and the shards themselves record. Make it a WAL database without a WAL, durably. Check it deeply,
+       and remove what reading it left next to it.
     3. Lock the old master as SQLite does: no other process has it open, or can read it. Copy its WAL into it, and
        remove the WAL, durably: from here on no WAL or journal has the master's name.
     4. Give the old master its second name (``replaced-master-TIME-XXXXXXXX.db``), durably.

@@ -31,7 +31,8 @@ _OWN_DESCRIPTORS: Final = "/dev/fd"
 #: The causes of errors that are the file system's or the path's, each with the next step.
 _CAUSES: Final = {
     errno.EIO: "the device or its file system failed to read or write; look at dmesg, the cable and the disk's health",
-    errno.ELOOP: "it is, or leads through, a symbolic link where none is followed; give the path of the file itself",
+    errno.ELOOP: "it is, or leads through, a symbolic link where none is followed, or one that leads back to itself; "
+    "give the path of the file itself, or correct the link",
     errno.ENOTDIR: "a part of its path is a file and not a folder; check the path",
     errno.EISDIR: "it is a folder where a file is expected; move it away, or check the path",
     errno.ENAMETOOLONG: "its name, or its whole path, is longer than the file system permits; choose a shorter path",

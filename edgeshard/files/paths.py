@@ -10,7 +10,8 @@
     ROOT/reserve              space set aside for the merger within the budget
     ROOT/removed-shards.db    which rows the shards that were removed had brought
     ROOT/master-damaged.json  what a check found in the master, if it is damaged
-    ROOT/replaced-master-*.db the masters that snapshots were restored in place of
+    ROOT/restored-master.db*  a snapshot that a restore is making ready to become the master
+    ROOT/replaced-master-*.db the masters that restores replaced
     ROOT/erased.json          the addresses of the rows that were erased, if there are any
     ROOT/refresh.sql          what a user wants to be run after rows came or went
 

@@ -112,12 +112,13 @@ def resolve_shards(root: Path) -> Path:
     """Return the folder of a store's shards, with symbolic links resolved; it need not exist.
 
     Raises:
-        ConfigurationError: it is a symbolic link that leads nowhere. Without this, its shards would seem to be gone.
+        ConfigurationError: it is a symbolic link that leads nowhere, or back to itself. Without this, its shards would
+            seem to be gone.
     """
     folder = paths.shards(root)
     real = Path(os.path.realpath(folder))
-    if real != folder and os.path.islink(folder) and not os.path.exists(folder):
-        found = Finding(real, folder, "loop" if real == folder else "dangling")
+    if os.path.islink(folder) and not os.path.exists(folder):
+        found = Finding(real, folder, "loop" if _is_loop(folder) else "dangling")
         raise ConfigurationError("read folder", folder, describe(found))
     return real
 
@@ -133,7 +134,8 @@ def describe(found: Finding) -> str:
             "link"
         )
     if found.kind == "loop":
-        return "it is a symbolic link that leads back to itself; correct the link"
+        command = f"ln -sfn FOLDER {shlex.quote(str(found.given))}"
+        return f"it is a symbolic link that leads back to itself; correct it (`{command}`)"
     if found.owner is not None:
         is_part = "it does not exist, and would be" if found.kind == "nothing" else "it is"
         return f"{is_part} {_part(found, found.owner)} of the store {found.owner}"

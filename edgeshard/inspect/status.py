@@ -65,7 +65,7 @@ _BUSY_TIMEOUT_S = 0.25
 
 def status(root: Path) -> StatusReport:
     """Inspect a store; see `Store.status`."""
-    path = paths.master(root)
+    path, shards_folder = paths.master(root), store_folder.resolve_shards(root)
     at = datetime.datetime.now(datetime.UTC)
     found = database.find_master(path, "read master")
     connection = database.open_empty(path) if found is None else database.open_master(path, writable=False)
@@ -84,7 +84,7 @@ def status(root: Path) -> StatusReport:
                 space = measure_space(connection, root)
                 clock = None if found is None else clock_status.load(connection)
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-            listed = list(scan.shard_files(store_folder.resolve_shards(root)))
+            listed = list(scan.shard_files(shards_folder))
             budget = _budget_status(root, dropped_rows, listed)
             examined = [(file, find_pending(connection, view, file)) for file in listed]
             there = [(file, pending) for file, pending in examined if pending is not None]

@@ -129,7 +129,7 @@ class TrustedClock:
 
     @property
     def is_large_jump_waiting(self) -> bool:
-        """Whether a jump waits for confirmation that is larger than those of a machine which is off every night."""
+        """Whether a jump larger than those of a machine that is off every night awaits confirmation."""
         return any(jump.seconds > LARGE_S for jump in self.jumps)
 
     @property

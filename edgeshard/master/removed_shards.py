@@ -150,7 +150,7 @@ def record(root: Path, rows: Sequence[KnownRows], streams_max: int) -> tuple[byt
         logger.warning(
             "%s; it is now %s, and new notes are begun", error, aside.name, extra=fields(file=aside, error=error)
         )
-        with sqlite.translate_errors("set aside notes", str(path)):
+        with sqlite.translate_errors("rename damaged notes", str(path)):
             for suffix in ("", paths.JOURNAL):
                 if fingerprint.exists(f"{path}{suffix}"):
                     os.rename(f"{path}{suffix}", f"{aside}{suffix}")

@@ -193,10 +193,10 @@ def gaps(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> I
         connection: the master.
         stream_ids: only of these streams, whether or not it is recorded that they lack rows; None: of all that do.
     """
-    explained, blocked = _streams_with_explained_rows(connection), blocked_rows.by_stream(connection)
+    explained, blocked = _streams_with_explained_absences(connection), blocked_rows.by_stream(connection)
     for number, stream_id, agent_id, last_seq in streams.lacking(connection, stream_ids):
         stream = stream_id.hex()
-        missing = _missing(connection, number, last_seq, has_explained_rows=number in explained)
+        missing = _missing(connection, number, last_seq, has_explained_absences=number in explained)
         for part in subtract(missing, blocked[stream_id]) if stream_id in blocked else missing:
             yield Gap(agent_id, stream, part.first, part.last)
 
@@ -207,22 +207,22 @@ def missing_rows(connection: Connection) -> int:
     if blocked:
         return sum(map(len, gaps(connection)))
     rows = streams.missing_rows(connection)
-    numbers = _streams_with_explained_rows(connection)
+    numbers = _streams_with_explained_absences(connection)
     last_seqs = streams.last_seq_by_number(connection) if numbers else {}
     for number in numbers:
         rows -= size(extents.holes(connection, number, last_seqs[number]))
-        rows += size(_missing(connection, number, last_seqs[number], has_explained_rows=True))
+        rows += size(_missing(connection, number, last_seqs[number], has_explained_absences=True))
     return rows
 
 
-def _streams_with_explained_rows(connection: Connection) -> set[int]:
-    """Return the streams that have rows which the master never held, and which are not missing all the same."""
+def _streams_with_explained_absences(connection: Connection) -> set[int]:
+    """Return the streams that lack rows which are not missing: it is known why the master never held them."""
     return {*pruned_ranges.streams_of_newer_copy(connection), *written_off.stream_numbers(connection)}
 
 
-def _missing(connection: Connection, number: int, last_seq: int, *, has_explained_rows: bool) -> Iterable[Range]:
+def _missing(connection: Connection, number: int, last_seq: int, *, has_explained_absences: bool) -> Iterable[Range]:
     holes = extents.holes(connection, number, last_seq)
-    if not has_explained_rows:
+    if not has_explained_absences:
         return holes
     pruned = pruned_ranges.of_newer_copy(connection, number).get(number, ())
     return subtract(holes, [*(item.seqs for item in pruned), *written_off.ranges(connection, number)])

@@ -139,12 +139,14 @@ def last_seq_by_number(connection: Connection) -> dict[int, int]:
 
 
 def lacking(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> list[tuple[int, bytes, str, int]]:
-    """Return (number, id, agent, highest seq known to exist) of streams of which rows were never held, by agent and
-    id.
+    """Return the streams that lack rows, by agent and id.
 
     Args:
         connection: the master.
         stream_ids: return these streams instead, whether or not it is recorded that they lack rows.
+
+    Returns:
+        The number, id, agent and highest seq known to exist of each stream.
     """
     columns = "SELECT stream_no, stream_id, agent_id, last_seq FROM"
     sql = f"{columns} main._edgeshard_missing CROSS JOIN main._edgeshard_streams USING (stream_no)"

@@ -5,8 +5,11 @@ by any route.
 
 The modules, in reading order:
 
+    init_store        make an empty store
     once              one merge, under the locks that keep mergers out of each other's way; or a preview of it
-    watcher           a merger that watches a store, with folder_watch, which tells it of changed files
+    watcher           a merger that watches a store
+      listener        receives its events; callers can load it without the watcher
+      folder_watch    tells it of changed files
     locks             merge.lock and watch.lock
       liveness        whether a watcher that holds its lock is at work
     merger            one pass: scan, attach, copy, commit, truncate or remove, remember
@@ -14,7 +17,10 @@ The modules, in reading order:
       shard_cache     what was found in each shard's file, so that only changed ones are opened
       master_handle   the master between passes, and whether it is still in its place
       removal_notes   what is noted, outside the master, of shards before they are removed
+      state_log       logs each thing that is wrong with the store once when it begins, and once when it ends
       quota           the merger's share of a disk budget
+        row_growth    how much larger rows become when they are merged
+        drop_order    which rows the budget may drop, and from which tables first
     chunk             one transaction of the master, in order
       blame           whose fault a failed read is
     blocked           which rows the target cannot take

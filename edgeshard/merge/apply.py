@@ -292,7 +292,7 @@ def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
 def _known_last_seq(stream: SourceStream, held: Sequence[Range], *, is_whole: bool) -> int:
     """Return the last seq that the target should record as existing.
 
-    Rows that are still in the source, because this transaction has no more quota, are pending and not missing: the next
+    Rows that are still in the source, because this transaction may copy no more, are pending and not missing: the next
     transaction brings them.
     """
     if is_whole:
@@ -328,7 +328,7 @@ def _rest_of_transaction(connection: Connection, origin: Source, last_id: int) -
 
 
 def _cut(connection: Connection, origin: Source, piece: Block, max_rows: int) -> Block | None:
-    """Return the part of a piece that is copied now, or None if there is no more quota."""
+    """Return the part of a piece that is copied now, or None if no more rows may be copied now."""
     if max_rows <= 0:
         return None
     if len(piece) <= max_rows:
@@ -420,7 +420,7 @@ def _copy_superseded(
                 copied += [Range(run.first - ids.first + here.first, run.last - ids.first + here.first) for run in runs]
         if changes:
             superseded.subtract(connection, stream_no, changes)
-            target.judged_anew.append(Range(ids.first + shift, ids.last + shift))
+            target.ids_to_settle_again.append(Range(ids.first + shift, ids.last + shift))
     return union(copied)
 
 

@@ -173,11 +173,11 @@ def _settle(target: Target, first_id: int) -> set[str]:
     """Settle the rows of a source, with ids from `first_id` on; return the keyed tables that got late ones of them."""
     late_tables: set[str] = set()
     new = [Range(first_id, target.next_id - 1)] if target.next_id > first_id else []
-    for ids in (*target.judged_anew, *new):
+    for ids in (*target.ids_to_settle_again, *new):
         late = late_changes.find(target, ids)
         conflicts.settle(target, ids)
         late_tables |= late_changes.find_kept(target, late)
-    target.judged_anew.clear()
+    target.ids_to_settle_again.clear()
     return late_tables
 
 

@@ -69,7 +69,7 @@ class FolderWatch:
         """Watch the folder that has the name now, if that is possible.
 
         Raises:
-            EdgeshardError: it is not possible, and nothing else is wanted ("native").
+            EdgeshardError: the folder cannot be watched, and the observer is "native", which rules out scans instead.
         """
         self.end()
         folders.make_folder(self._folder, self._folder.parent)

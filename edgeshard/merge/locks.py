@@ -1,8 +1,13 @@
 """Take the two locks that keep mergers of one store apart; a request to stop ends the wait for them.
 
-``merge.lock`` is held for one pass of a merger, and for each transaction of a prune. ``watch.lock`` is held for as long
-as a merger watches the store: a merge that cron starts meanwhile has nothing to do, unless that watcher is stalled. To
-merge and to prune, both are for efficiency only.
+``merge.lock`` is held for one pass of a merger, and for each transaction in which a prune deletes rows or gives pages
+back to the disk; its bookkeeping (`edgeshard.retention.bookkeeping`) takes only SQLite's lock. ``watch.lock`` is held
+for as long as a merger watches the store: a merge that cron starts meanwhile has nothing to do, unless that watcher is
+stalled.
+
+Mergers would be safe next to each other without these locks, and next to prunes: that is SQLite's work. But whoever
+replaces the master, as a restore does, or does something in several transactions, as an erasure does, keeps both out
+with ``merge.lock``.
 """
 
 from __future__ import annotations

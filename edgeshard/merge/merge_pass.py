@@ -48,6 +48,6 @@ class MergePass:
     late_tables: set[str] = attrs.Factory(set)
 
     def is_stopping(self) -> bool:
-        """Return whether the pass should stop: it should once `should_stop` has returned True, even if only once."""
+        """Return whether the pass should stop: whether `should_stop` has ever returned True."""
         self.stopped = self.stopped or self.should_stop()
         return self.stopped

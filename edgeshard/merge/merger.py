@@ -74,7 +74,8 @@ class Merger:
         erasing: whether rows are being erased: then what is deleted from shards is overwritten with zeros.
 
     Attributes:
-        commits: how many transactions have copied rows, in all passes.
+        commits: how many chunks have ended, in all passes, whether or not they had anything to commit. A watcher sees
+            by it that a pass makes progress.
     """
 
     def __init__(
@@ -378,7 +379,7 @@ class Merger:
     def _attempts_within_budget(
         self, connection: Connection, group: list[SourceRun], merge_pass: MergePass
     ) -> Iterator[list[SourceRun]]:
-        """Yield the sources of which more can be copied now that truncating shards freed the space of what was."""
+        """Yield the sources that have more to copy, now that truncating shards has freed space."""
         dropped_at = alone_at = -1  # how many rows were merged when that was done last
         while self._quota.budget is not None and not merge_pass.is_stopping():
             left = [run for run in group if not run.copied.is_finished and not run.quarantine]

@@ -50,6 +50,8 @@ def merge(
         progress: called after each commit.
 
     Raises:
+        ConfigurationError: the folder of the shards is a link that leads nowhere or back to itself, the master is not
+            a file, or an argument is not valid.
         StoreWatchedError: a watcher merges the store's rows.
         WatcherStalledError: a watcher has the store for itself, and merges nothing.
         MergeInProgressError: another merger works on this master.
@@ -85,7 +87,8 @@ def _ensure_usable(root: Path) -> None:
     """Refuse a store whose parts are not where they should be, before anything is created in it.
 
     Raises:
-        ConfigurationError: the folder of the shards is a link that leads nowhere, or the master is not a file.
+        ConfigurationError: the folder of the shards is a link that leads nowhere or back to itself, or the master is
+            not a file.
         DamagedError: the master's file cannot be a database.
     """
     store_folder.resolve_shards(root)
@@ -106,6 +109,7 @@ def preview(
         should_stop: called after each shard; once it returns True the report covers those before it.
 
     Raises:
+        ConfigurationError: the folder of the shards is a link that leads nowhere or back to itself.
         StorageError: the master or the folder cannot be read.
     """
     shards = store_folder.resolve_shards(root)

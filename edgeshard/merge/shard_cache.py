@@ -51,8 +51,8 @@ class CacheEntry:
     def is_due_again(self, *, thorough: bool, schema_version: int, held_s: float = 0.0) -> bool:
         """Return whether to open the file although it seems unchanged.
 
-        That is so to truncate it, once the master's tables changed so that its blocked rows may fit, and now and then
-        to make sure.
+        It is opened when its truncation is due, when its blocked rows may fit because the master's tables changed, and
+        now and then to make sure.
 
         Args:
             thorough: whether it is time to make sure.

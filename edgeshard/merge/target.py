@@ -26,9 +26,9 @@ class Target:
         is_indexed: whether it has the indexes that it records, and keeps only what a keyed table's rule says. A bundle
             leaves both to the database that merges it.
         keys: the keys of the keyed tables, by their names as they are spelt.
-        judged_anew: ids below `next_id` that got changes of keyed tables, which were superseded before.
-        planned: the tables, in lower case, that it has as said above only if a merge was made that is not: see
-            `schema_merge.plan_tables`.
+        ids_to_settle_again: ids below `next_id` that got changes of keyed tables which were superseded before.
+        planned: the tables, in lower case, that are described here as a real merge would leave them; a dry run does
+            not change them (see `schema_merge.plan_tables`).
     """
 
     connection: Connection
@@ -38,7 +38,7 @@ class Target:
     renames: dict[str, list[Arrow]] = attrs.Factory(dict)
     is_indexed: bool = True
     keys: dict[str, Key] = attrs.Factory(dict)
-    judged_anew: list[Range] = attrs.Factory(list)
+    ids_to_settle_again: list[Range] = attrs.Factory(list)
     planned: set[str] = attrs.Factory(set)
 
     @classmethod

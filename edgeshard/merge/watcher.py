@@ -145,7 +145,7 @@ class Watcher:
         interval_s: the least time between the beginnings of two passes under load, in seconds.
         rescan_s: how often all shards are scanned thoroughly, event or no event, in seconds.
         observer: one of `OBSERVERS`.
-        keep_empty: keep the empty shards of agents that have ended.
+        keep_empty: keep the shards of agents that have ended.
         listener: is called for what the watcher does.
         prune: the rules by which the master is pruned now and then, between passes.
         profile: the write profile.

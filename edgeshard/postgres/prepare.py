@@ -35,7 +35,7 @@ class Prepared:
     Attributes:
         filled: the tables that have some of the rows, made fit.
         tables: these, and those that must exist with them.
-        has_conflict: whether one of them cannot be made fit. Then plan again without what is blocked.
+        has_conflict: whether one of them cannot be made fit. Then plan again without what is rejected.
         rejected: the rows that cannot be pushed because of that.
     """
 

@@ -2,23 +2,26 @@
 
 Where to read:
 
-==================  ==================================================================================================
-rules, store_rules  the rules of one prune; the `prune=` argument of a store
-quantities          ages, row counts and sizes, as people write them
-prune               a whole prune: each rule in order, then the disk, then the report
-row_rules           the rules by age, count and size; id_bounds turns them into ids
-drop_table          the rule that deletes a whole table
-tombstones          the rule for tombstones; watermark, own_shards and holds find out whether older changes may arrive
-window              one transaction; plan decides what it deletes (pure)
-run, scope          what the rules share; which tables they apply to
-pace, progress      how much each transaction does; what was done so far
-deletable           which rows are protected by their agent, or not yet held by a peer (peer_cache)
-bookkeeping         retire streams of which all rows were pruned, and forget the oldest of them
-by_address, by_hand  take rows out by address; record what other programs deleted
-shrink, sizes       give free pages back to the disk; measure the master
-clock_status        what of the clock awaits confirmation, and its confirmation
-scheduler, due      follow a store's rules after its merges; when to do so
-==================  ==================================================================================================
+============================  ==========================================================================================
+rules, store_rules            the rules of one prune; the `prune=` argument of a store
+quantities                    ages, row counts and sizes, as people write them
+prune                         a whole prune: each rule in order, then the disk, then the report
+row_rules, id_bounds          the rules by age, count and size; how they are turned into ids
+drop_table                    the rule that deletes a whole table
+tombstones                    the rule for tombstones
+watermark, own_shards, holds  whether older changes may still arrive, and which streams and shards may bring them
+window, plan                  one transaction; what it deletes (pure)
+run, scope                    what the rules share; which tables they apply to
+pace, progress                how much each transaction does; what was done so far
+deletable, peer_cache         which rows their agent protects, or a peer does not hold yet; what peers hold
+bookkeeping                   retire streams of which all rows were pruned, and forget the oldest of them
+by_address, by_hand           take rows out by address; record what other programs deleted
+erase, erased_file            erase rows for good; the file that names them, next to the master
+refresh                       run the user's own statements after rows came or went
+shrink, sizes                 give free pages back to the disk; measure the master
+clock_status                  what of the clock awaits confirmation, and its confirmation
+scheduler, due                follow a store's rules after its merges; when to do so
+============================  ==========================================================================================
 
 A pruned row is deleted from its table and cut out of its block, but stays in the ranges: whichever copy of a shard,
 bundle or master is merged later, the row does not come back. Its address and the rule's name are added to

@@ -53,7 +53,7 @@ def retire(run: PruneRun, stream_nos: Iterable[int]) -> None:
     is_file = partial(_is_shard, run)
     while left and not run.is_stopping() and run.pace.may_grow_wal():
         batch, left = left[: run.pace.streams], left[run.pace.streams :]
-        logged_before = sqlite.wal_pages_written(connection)
+        written_before = sqlite.wal_pages_written(connection)
         with sqlite.immediate(connection):
             began, now_s = time.monotonic(), int(run.clock.latest_s)
             retired_now = sum(
@@ -63,7 +63,7 @@ def retire(run: PruneRun, stream_nos: Iterable[int]) -> None:
                 connection.execute("ROLLBACK")
         took_s = time.monotonic() - began
         run.progress.retired += retired_now
-        run.pace.adapt_streams(len(batch), retired_now, took_s, sqlite.wal_pages_written(connection) - logged_before)
+        run.pace.adapt_streams(len(batch), retired_now, took_s, sqlite.wal_pages_written(connection) - written_before)
         pause(took_s)
 
 

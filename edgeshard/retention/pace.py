@@ -50,23 +50,22 @@ class Pace:
             self.window_rows = max(plan.MIN_ROWS_SHORT_WAL, self.wal_pages // _PAGES_PER_ROW)
             self.streams = min(self.streams, self.window_rows)
 
-    def adapt(self, batch: PruneBatch | None, took_s: float, logged_pages: int) -> None:
+    def adapt(self, batch: PruneBatch | None, took_s: float, pages_written: int) -> None:
         """Choose how many rows the next transaction examines, by the time and the WAL that the last one took."""
         self.window_rows = plan.next_size(self.window_rows, took_s, plan.MIN_ROWS, plan.MAX_ROWS)
         if self.wal_pages is not None and batch is not None and batch.rows:
-            self.window_rows = min(self.window_rows, plan.rows_for_wal(batch.rows, logged_pages, self.wal_pages))
+            self.window_rows = min(self.window_rows, plan.rows_for_wal(batch.rows, pages_written, self.wal_pages))
 
-    def adapt_streams(self, examined: int, retired: int, took_s: float, logged_pages: int) -> None:
+    def adapt_streams(self, examined: int, retired: int, took_s: float, pages_written: int) -> None:
         """Choose how many streams the next transaction retires, by the time and the WAL that the last one took."""
         self.streams = plan.next_size(max(1, examined), took_s, plan.MIN_ROWS_SHORT_WAL, plan.MAX_STREAMS)
         if self.wal_pages is not None and retired:
-            self.streams = min(self.streams, plan.rows_for_wal(retired, logged_pages, self.wal_pages))
+            self.streams = min(self.streams, plan.rows_for_wal(retired, pages_written, self.wal_pages))
 
     def may_grow_wal(self) -> bool:
         """Return whether the WAL may become longer.
 
-        While a long read uses the WAL, it cannot restart. Once it has used up its part of the
-        reserve, the prune ends.
+        A WAL that a long read uses cannot restart. Once it has filled its part of the reserve, the prune ends.
         """
         if self.wal_pages is None or not self.is_for_budget:
             return True

@@ -27,7 +27,7 @@ MIN_ROWS_SHORT_WAL = 10
 
 @attrs.frozen
 class Window:
-    """What a master has by some consecutive ids.
+    """What a master has under some consecutive ids.
 
     Attributes:
         ids: these ids.
@@ -122,13 +122,13 @@ def next_size(size: int, took_s: float, least: int, most: int) -> int:
     return min(most, max(least, wanted))
 
 
-def rows_for_wal(rows: int, logged_pages: int, wal_pages: int) -> int:
-    """Return how many rows a transaction may delete for a WAL of `wal_pages`, after `rows` gave it `logged_pages`.
+def rows_for_wal(rows: int, pages_written: int, wal_pages: int) -> int:
+    """Return how many rows a transaction may delete for a WAL of `wal_pages`, if `rows` wrote `pages_written` to it.
 
     Some pages are written only once, however many rows are deleted. Here they count for each row, so the result is
     rather too low than too high.
     """
-    return max(MIN_ROWS_SHORT_WAL, rows * wal_pages // max(1, logged_pages))
+    return max(MIN_ROWS_SHORT_WAL, rows * wal_pages // max(1, pages_written))
 
 
 def count(ids: Iterable[Range]) -> int:

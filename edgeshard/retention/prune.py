@@ -48,7 +48,7 @@ def prune(
         shrink: give all free pages back to the disk; without this, only as many as `Rules.max_bytes` requires.
         dry_run: report what would be done, and change nothing.
         lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds.
-        merge_lock: keeps mergers out of each transaction; a dry run does not need it.
+        merge_lock: keeps mergers out of each transaction that deletes rows; a dry run does not need it.
         should_stop: called after each transaction, and while waiting for a merger; once it returns True, the prune
             ends, and what it committed stays.
         progress: called after each transaction.

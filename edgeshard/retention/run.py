@@ -50,8 +50,8 @@ class PruneRun:
         row_bytes: the average size of a row in the master, in bytes.
         dry_run: whether nothing is changed.
         should_stop: called after each transaction, and while waiting for a merger; returns whether to stop.
-        merge_lock: keeps mergers out of each transaction.
-        stopped: whether it ever returned True.
+        merge_lock: keeps mergers out of each `transaction`.
+        stopped: whether `should_stop` has ever returned True, as far as `is_stopping` asked it.
     """
 
     connection: Connection
@@ -73,7 +73,7 @@ class PruneRun:
         self._file = fingerprint.identity(self.path)
 
     def is_stopping(self) -> bool:
-        """Return whether the prune should stop; once `should_stop` returned True, it should."""
+        """Return whether the prune should stop: whether `should_stop` has ever returned True."""
         self.stopped = self.stopped or self.should_stop()
         return self.stopped
 

@@ -116,7 +116,7 @@ class PruneScheduler:
     Args:
         path: the master.
         retention: the rules.
-        merge_lock: keeps mergers out of each transaction.
+        merge_lock: keeps mergers out of each transaction that deletes rows.
         slowness: the factor by which the usual interval between two prunes is lengthened.
     """
 

@@ -136,7 +136,7 @@ class TombstoneSelector:
         return identity.generation(connection) in self._generations and self._peers.is_current(connection)
 
     def select(self, connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
-        """Select the tombstones by these ids that may be deleted, as of the caller's transaction; only read.
+        """Select the tombstones with these ids that may be deleted, as of the caller's transaction; only read.
 
         Args:
             connection: the master.

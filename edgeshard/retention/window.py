@@ -50,7 +50,7 @@ class Selector(Protocol):
         """Read what takes long, in the caller's snapshot; nothing if it is still current."""
 
     def select(self, connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
-        """Select rows by these ids, as of the caller's transaction; only read.
+        """Select rows with these ids, as of the caller's transaction; only read.
 
         Raises:
             OutdatedError: what was prepared is no longer current.
@@ -125,7 +125,7 @@ def _prune_window(
     run: PruneRun, scope: Scope, reason: str, position: int, end_id: int, selector: Selector
 ) -> PruneBatch | None:
     connection = run.connection
-    logged_before = sqlite.wal_pages_written(connection)
+    written_before = sqlite.wal_pages_written(connection)
     with sqlite.read_snapshot(connection) if run.dry_run else run.transaction():
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
         # another prune may have been here, and another receipt may have arrived
@@ -140,7 +140,7 @@ def _prune_window(
                 _count_by_table(run, scope, batch)
             connection.execute("ROLLBACK")
     took_s = time.monotonic() - began
-    run.pace.adapt(batch, took_s, sqlite.wal_pages_written(connection) - logged_before)
+    run.pace.adapt(batch, took_s, sqlite.wal_pages_written(connection) - written_before)
     if batch is not None:
         run.progress.add(reason, batch)
         if not run.dry_run:
@@ -199,12 +199,12 @@ class AllRows:
         """Nothing takes long."""
 
     def select(self, connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
-        """Select the rows by these ids; see `select`."""
+        """Select the rows with these ids; see `select`."""
         return select(connection, scope, ids)
 
 
 def select(connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
-    """Select all rows by these ids that the scope allows to delete."""
+    """Select all rows with these ids that the scope allows to delete."""
     window = load_window(connection, ids)
     must_stay = [] if scope.deletable is None else plan.not_deletable(window, scope.deletable)
     if scope.tables is None:
@@ -216,7 +216,7 @@ def select(connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
 
 
 def load_window(connection: Connection, ids: Range) -> Window:
-    """Read what the master has by these ids.
+    """Read what the master has under these ids.
 
     Raises:
         ContradictionError: a stream has rows there, and no block.

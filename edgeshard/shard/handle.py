@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 #: How often a writer checks its files, records its write statistics and renews its quota, at least, in seconds.
 UPKEEP_INTERVAL_S: Final = 1.0
 
-#: Stands for the next id while a row is being written: a signal handler that writes meanwhile would take the same one.
+#: Stands for the next id while a row is written; otherwise a signal handler that writes then would use the same id.
 WRITING: Final = 1 << 70
 
 

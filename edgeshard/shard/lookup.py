@@ -205,7 +205,9 @@ class Lookups:
 
 @contextlib.contextmanager
 def attached_references(connection: Connection, references: References | None) -> Iterator[None]:
-    """Attach references to a connection for the block, which may also read the connection's own database.
+    """Attach references to a connection whose queries run in the block; then check that the references did not change.
+
+    The block may also read the connection's own database. The references stay attached until the connection is closed.
 
     Raises:
         ConfigurationError: a name or a path is invalid, or there are too many.

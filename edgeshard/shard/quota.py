@@ -97,7 +97,7 @@ class Quota:
         self._path = str(path)
         self._stem = path.stem
         self._usage = Usage()
-        self._granted = _CLOSED
+        self._limits = _CLOSED
         self._growth_wanted = policy.FIRST_GROWTH_BYTES
         self._taken_at = self._measured_at = 0.0
         self._interval_s = _LEAST_INTERVAL_S
@@ -113,7 +113,7 @@ class Quota:
         self._wal_pages = 0  # in the WAL now
         self._wal_tolerated = 0  # from how many on the writer does its upkeep before it writes more
         self._wal_target = 0  # how many it should have
-        self._pages_logged = 0  # how many the connection had written to the WAL by the last commit
+        self._pages_written = 0  # how many the connection had written to the WAL by the last commit
         self._meter: WriterMeter | None = None
         self._check_soon: Callable[[], Callable[[], None] | None] = lambda: None
         self._record = QuotaRecord(root, self._stem)
@@ -168,7 +168,7 @@ class Quota:
     @property
     def allows_writes(self) -> bool:
         """Whether the writer may add anything."""
-        return self._granted.total_bytes > 0
+        return self._limits.total_bytes > 0
 
     def _take(self, file_bytes: int, wanted_bytes: int, needed_bytes: int = 0, weight: float = 1.0) -> bool:
         """Measure the store, and take a quota for a file that grows by so much; return whether it may grow at all.
@@ -180,22 +180,22 @@ class Quota:
         with self._record.locked():
             self._measure(began)
             wal_bytes = fingerprint.size(paths.wal(self._path))
-            granted = policy.writer_quota(self._budget, self._usage, file_bytes, wal_bytes, wanted_bytes, needed_bytes)
+            quota = policy.writer_quota(self._budget, self._usage, file_bytes, wal_bytes, wanted_bytes, needed_bytes)
             self._taken_at = self._measured_at
-            if granted.total_bytes or self._first_pages < 0:
-                self._granted = granted
+            if quota.total_bytes or self._first_pages < 0:
+                self._limits = quota
             if self._first_pages < 0:
-                self._record.take(self._granted.total_bytes)
+                self._record.take(self._limits.total_bytes)
             else:
-                self._record.hold(self._granted.total_bytes)
-            if granted.growth_bytes > max(policy.large_transaction(self._budget), self._usage.largest):
-                self._record.note_transaction(granted.growth_bytes, weight)
+                self._record.hold(self._limits.total_bytes)
+            if quota.growth_bytes > max(policy.large_transaction(self._budget), self._usage.largest):
+                self._record.note_transaction(quota.growth_bytes, weight)
             if self.allows_writes:
-                taken = self._usage.promised + self._granted.total_bytes
+                taken = self._usage.promised + self._limits.total_bytes
                 reserve.make_whole(self._root, self._budget, attrs.evolve(self._usage, promised=taken))
         self.renew_at = self._taken_at + policy.LEASE_S
         self._warn_once()
-        return granted.total_bytes > 0
+        return quota.total_bytes > 0
 
     def _may_take(self) -> bool:
         """Return whether it makes sense to ask for a quota: many who are refused must not keep the lock from others."""
@@ -217,7 +217,7 @@ class Quota:
 
     def _warn_once(self) -> None:
         was_warned, own = self._is_nearly_full, fingerprint.size(self._path)
-        taken = max(self._granted.total_bytes, policy.shard_bytes(own, 0, 0)) - own
+        taken = max(self._limits.total_bytes, policy.shard_bytes(own, 0, 0)) - own
         usage = attrs.evolve(self._usage, shards=self._usage.shards + own, promised=self._usage.promised + taken)
         self._is_nearly_full = policy.is_nearly_full(self._budget, usage, was_warned=was_warned)
         if self._is_nearly_full and not was_warned:
@@ -240,12 +240,12 @@ class Quota:
     def _renew(self, connection: Connection) -> None:
         now = monotonic()
         file_bytes = int(connection.pragma("page_count")) * self._page_bytes
-        used = file_bytes - self._pages_max * self._page_bytes + self._granted.growth_bytes
+        used = file_bytes - self._pages_max * self._page_bytes + self._limits.growth_bytes
         if self._first_pages >= 0:
             self.renew_at = now + policy.LEASE_S  # it is held, and make_space asks for more
             return
         until = min(self._taken_at + 1.5 * policy.LEASE_S, self._measured_at + _MEASURE_S)
-        if self.allows_writes and now < until and used < self._granted.growth_bytes // 2:
+        if self.allows_writes and now < until and used < self._limits.growth_bytes // 2:
             self._keep(connection, file_bytes, used, now)
             return
         # a program that tries again and again must not keep the merger from making space
@@ -260,18 +260,18 @@ class Quota:
 
     def _keep(self, connection: Connection, file_bytes: int, used_bytes: int, now: float) -> None:
         """Renew the quota; make it smaller if a merge has truncated the shard, or a large transaction has ended."""
-        wal_bytes = max(self._granted.wal_bytes, fingerprint.size(paths.wal(self._path)))
-        growth = min(self._granted.growth_bytes - max(0, used_bytes), max(policy.FIRST_GROWTH_BYTES, 2 * used_bytes))
+        wal_bytes = max(self._limits.wal_bytes, fingerprint.size(paths.wal(self._path)))
+        growth = min(self._limits.growth_bytes - max(0, used_bytes), max(policy.FIRST_GROWTH_BYTES, 2 * used_bytes))
         total = policy.shard_bytes(file_bytes, wal_bytes, growth)
-        if total < self._granted.total_bytes:
-            self._granted = WriterQuota(growth, self._granted.wal_bytes, total)
+        if total < self._limits.total_bytes:
+            self._limits = WriterQuota(growth, self._limits.wal_bytes, total)
             self._limit_file(connection)
-        self._record.take(self._granted.total_bytes)
+        self._record.take(self._limits.total_bytes)
         self._taken_at, self.renew_at = now, now + policy.LEASE_S
 
     def _limit_file(self, connection: Connection, pages_max: int | None = None) -> None:
         if pages_max is None:
-            pages_max = int(connection.pragma("page_count")) + self._granted.growth_bytes // self._page_bytes
+            pages_max = int(connection.pragma("page_count")) + self._limits.growth_bytes // self._page_bytes
         self._pages_max = pages_max
         connection.pragma("max_page_count", max(1, self._pages_max))
 
@@ -298,7 +298,7 @@ class Quota:
         """Keep the quota until the transaction that has just begun ends, however long that takes."""
         self._first_pages = int(connection.pragma("page_count"))
         self._free_bytes = self._shard_bytes = self._master_bytes = 0
-        self._record.hold(self._granted.total_bytes)
+        self._record.hold(self._limits.total_bytes)
 
     def let_go(self) -> None:
         """End what `hold` began. If that cannot be recorded, the quota is held until it is renewed, before a write."""
@@ -308,7 +308,7 @@ class Quota:
         must_take = self._is_weighted  # the limit of the file as well
         self._is_weighted = False
         try:
-            self._record.take(self._granted.total_bytes)
+            self._record.take(self._limits.total_bytes)
         except StorageError as error:  # rows may be committed, so this is no reason to fail
             logger.debug("%s", error)
             must_take = True
@@ -359,7 +359,7 @@ class Quota:
         most = policy.largest_transaction(self._budget, self._usage)
         needed, wanted = grown + max(bytes_, policy.MIN_GROWTH_BYTES), grown + max(grown, policy.FIRST_GROWTH_BYTES)
         if self._take(first_pages * self._page_bytes, min(most, wanted), min(most, needed), weight):
-            growth_bytes = self._granted.growth_bytes
+            growth_bytes = self._limits.growth_bytes
             self._limit_file(connection, max(pages, first_pages + growth_bytes // self._page_bytes))
             self._limit_wal(connection)
             self._free_bytes = growth_bytes - grown
@@ -381,7 +381,7 @@ class Quota:
 
     def _after_commit(self, connection: Connection, _: str, pages: int) -> int:
         """Checkpoint the WAL once it has its target size; SQLite calls this after each commit."""
-        self._wal_pages, self._pages_logged = pages, sqlite.wal_pages_written(connection)
+        self._wal_pages, self._pages_written = pages, sqlite.wal_pages_written(connection)
         if pages >= self._wal_target:
             # a merger may be doing it already, and counts the bytes then; and any other error would be taken for one of
             # the commit: upkeep meets it again, before the next row
@@ -399,10 +399,10 @@ class Quota:
             check_soon()
 
     def _limit_wal(self, connection: Connection) -> None:
-        pages = self._granted.wal_bytes / (self._page_bytes + 24)
+        pages = self._limits.wal_bytes / (self._page_bytes + 24)
         self._wal_target = int(pages * _CHECKPOINT_PART)
         self._wal_tolerated = int(pages * _WAIT_PART)
-        connection.pragma("journal_size_limit", self._granted.wal_bytes)
+        connection.pragma("journal_size_limit", self._limits.wal_bytes)
 
     def ensure_wal_may_grow(self, connection: Connection) -> None:
         """Refuse to write without a quota, or to a WAL that cannot be restarted and for which there is no more space.
@@ -426,7 +426,7 @@ class Quota:
             self._wal_pages = 0
             return
         # somebody reads for long: the WAL goes on growing if there is space for that, a piece at a time
-        file_bytes, wal_bytes = int(connection.pragma("page_count")) * self._page_bytes, self._granted.wal_bytes
+        file_bytes, wal_bytes = int(connection.pragma("page_count")) * self._page_bytes, self._limits.wal_bytes
         if policy.left_for_writers(self._budget, self._usage) > 4 * wal_bytes and self._take(
             file_bytes, self._growth_wanted
         ):
@@ -449,7 +449,7 @@ class Quota:
 
     def is_wal_untouched(self, connection: Connection) -> bool:
         """Return whether nothing was written to the WAL since the last commit."""
-        return sqlite.wal_pages_written(connection) == self._pages_logged
+        return sqlite.wal_pages_written(connection) == self._pages_written
 
     # -- refusals -----------------------------------------------------------------------------------------------------
 

@@ -108,8 +108,8 @@ def _encode_wider(column: Column, stored: str, value: Any) -> Any:
 def _widen(connection: Connection, table: str, column: str, stored: str, wider: str, path: str) -> Iterator[Statement]:
     if promote.has_unfit(connection, table, column, stored, wider):
         cause = (
-            f"column {table}.{column} has integers beyond 2^53 in the shard, which a float would round. Merge first: "
-            "then the shard is empty. Or make the field Decimal, which holds both"
+            f"column {table}.{column} has integers beyond 2^53 in the shard, which a float would round. Merge first, "
+            "which truncates the shard; or make the field Decimal, which holds both"
         )
         raise SchemaConflictError("write to shard", path, cause)
     yield from catalog.widen_column(connection, table, column, stored, wider)

@@ -3,8 +3,8 @@
 A merger that truncates a shard before its writer checkpoints it saves one of four writes of each row: to the shard's
 WAL, to its database, to the master's WAL, and to its database. So the WAL of an agent that writes much may hold what it
 writes in a few seconds. That of an agent that writes little stays short, and all of them together take a small part of
-the free space, for there may be a hundred agents and no merger. Nor does it help to let the WAL grow of an agent that
-commits small rows one by one: each commit writes the same page again, and a checkpoint writes it once.
+the free space, for there may be a hundred agents and no merger. A longer WAL does not help an agent that commits small
+rows one by one either: each commit writes the same page again, and a checkpoint writes it once.
 """
 
 from __future__ import annotations

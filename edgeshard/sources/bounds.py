@@ -1,4 +1,4 @@
-"""Bound the work that a database takes that we do not trust, and never call a sound one damaged.
+"""Bound the work that an untrusted database can cause, and never call a sound one damaged.
 
 Steps of SQLite's virtual machine are counted. A few for each byte are enough for almost any database. One that takes
 more, because its rows are tiny and its columns many, or because the file system holds fewer bytes than there are (in

@@ -29,7 +29,7 @@ def _ignore_failed_commits(connection: apsw.Connection) -> Iterator[None]:
 
 def _let_go_or_fail(quota: Quota) -> None:
     quota._first_pages = -1
-    quota._record.take(quota._granted.total_bytes)
+    quota._record.take(quota._limits.total_bytes)
 
 
 def _record_what_was_found_once(path: Path, findings: Sequence[str], *, deep: bool) -> None:

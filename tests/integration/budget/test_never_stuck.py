@@ -301,7 +301,7 @@ def test_a_transaction_keeps_its_quota_for_longer_than_a_lease(tmp_path: Path, m
         # as long as it lasts, it counts: its lease does not expire
         held = usage.measure(store.root)
         assert shard._quota is not None
-        assert held.shards + held.promised >= shard._quota._granted.total_bytes > 200 * 500
+        assert held.shards + held.promised >= shard._quota._limits.total_bytes > 200 * 500
         later = time.monotonic_ns() + 60 * 10**9
         monkeypatch.setattr(time, "monotonic_ns", lambda: later)
         assert held.promised == usage.measure(store.root).promised
@@ -323,7 +323,7 @@ def test_a_large_transaction_is_not_refused_if_there_is_space_and_its_quota_is_r
         assert quota is not None
         quota.renew_at = shard._upkeep_at = shard._check_at = 0.0
         shard.write({"n": 1})
-        assert quota._granted.growth_bytes < MB
+        assert quota._limits.growth_bytes < MB
     store.merge()
     assert 2_041 == store.verify().rows
 

@@ -400,6 +400,33 @@ def test_a_folder_of_shards_on_a_disk_that_is_not_mounted_is_not_taken_for_an_em
     assert before == tree(place.folder, times=False)
 
 
+@pytest.mark.parametrize("links", [{"shards": "shards"}, {"shards": "other", "other": "shards"}], ids=["one", "two"])
+def test_a_folder_of_shards_that_is_a_link_back_to_itself_is_refused(
+    links: dict[str, str], place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = place.data.root
+    shutil.rmtree(root / "shards")
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    before = tree(place.folder, times=False)
+    text = f"{root / 'shards'}: it is a symbolic link that leads back to itself; correct it (`ln -sfn FOLDER {root / 'shards'}`)"
+    attempts: list[Callable[[], object]] = [
+        place.data.merge, lambda: place.data.merge(dry_run=True), place.data.merge_now, place.data.status,
+        place.data.has_shards, lambda: place.data.shard("door"), lambda: place.data.shard("door", durability="power"),
+        place.data.watcher().open, lambda: place.data.watching().__enter__(),
+    ]  # fmt: skip
+    for attempt in attempts:
+        with pytest.raises(ConfigurationError) as caught:
+            attempt()
+        assert text in str(caught.value)
+        assert before == tree(place.folder, times=False)
+    for verb in (["merge", root], ["merge", root, "--watch"], ["status", root], ["write", root, "door", "{}"]):
+        code = cli.main(list(map(str, verb)))
+        shown = capsys.readouterr()
+        assert (78, True, 1) == (code, text in shown.err, shown.err.count("\n")), (verb, shown.err)
+        assert before == tree(place.folder, times=False)
+
+
 def test_a_store_may_be_given_by_a_link_and_may_keep_its_shards_elsewhere(place: Place) -> None:
     link = _link(place.folder / "link", "data")
     assert 1 == edgeshard.Store(link).merge().rows
