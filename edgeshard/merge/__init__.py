@@ -99,6 +99,10 @@ What happens on a crash:
         copied again. They are still proven, because that record stays as long as the file, so they are truncated again.
         Even the removal of the file may be undone, after its streams have retired: the record of a retired stream names
         the file from which all of its rows are proven.
+    An fsync of the master fails: the merger closes it. Whoever opens it next may find the commit in the WAL, although
+        it never reached the disk, and no later fsync writes it. So a WAL that was left behind is copied into the
+        database before anything else is committed. If a reader prevents that, and this merger saw the fsync fail, it
+        waits.
     An older master is put back: what it lacks is copied, and what it has is compared. Its record of what is proven is
         as old as its ranges. What it lacks and no shard has any more is missing, and named: the shards record what was
         truncated, and the notes outside the master what was in removed shards.

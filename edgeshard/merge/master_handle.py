@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeshard import sqlite
-from edgeshard.errors import StorageIOError
+from edgeshard.errors import StorageBusyError, StorageIOError
 from edgeshard.files import fingerprint, paths
 from edgeshard.master import database, identity, replaced
 from edgeshard.sqlite import Connection
@@ -23,6 +23,7 @@ class MasterHandle:
         self._names = (str(path), paths.wal(path))  # of the database and its WAL, which are looked at for each shard
         self._connection: Connection | None = None
         self._files: tuple[object, object] = (None, None)
+        self._has_failed_sync = False
 
     @property
     def is_open(self) -> bool:
@@ -39,13 +40,27 @@ class MasterHandle:
     def open(self) -> Connection:
         """Open the master, and make it if it does not exist. The caller holds ``merge.lock``.
 
+        What is in its WAL is copied into the database. After an fsync that failed, SQLite may find a commit in the WAL
+        that never reached the disk, and that no later fsync writes, because the kernel takes it for written (see
+        https://wiki.postgresql.org/wiki/Fsync_Errors). Shards must not be truncated because of such a commit.
+
         Raises:
+            StorageBusyError: an fsync failed, and a reader keeps the WAL from being emptied.
             StorageError: it cannot be made or opened.
         """
         database.ensure_master(self._path)
         replaced.remove_second_names(self._path)
         file = fingerprint.identity(self._path)
         self._connection = database.open_master(self._path, writable=True)
+        is_copied = not fingerprint.size(paths.wal(self._path)) or sqlite.shrink_wal(self._connection)
+        if self._has_failed_sync and not is_copied:
+            self.close()
+            cause = (
+                "an fsync of it failed, and a program that reads it keeps its WAL in use; no row is deleted from the "
+                "shards until the WAL was copied. End the program's transaction"
+            )
+            raise StorageBusyError("merge into", self._path, cause)
+        self._has_failed_sync = False
         identity.generation(self._connection)  # a read makes the WAL
         self._files = (file, fingerprint.identity(paths.wal(self._path)))
         return self._connection
@@ -70,6 +85,11 @@ class MasterHandle:
         """Copy the WAL into the database and empty it, if no reader uses it at this moment."""
         if fingerprint.size(paths.wal(self._path)):
             sqlite.shrink_wal(self.connection)
+
+    def abandon(self, error: BaseException) -> None:
+        """Close the master after an error; if it was one of the disk, what is in the WAL may not be on the disk."""
+        self._has_failed_sync = self._has_failed_sync or isinstance(error, StorageIOError)
+        self.close()
 
     def close(self) -> None:
         """Close the master if it is open."""

@@ -171,7 +171,8 @@ class Merger:
             raise
         except BaseException as error:
             self._quota.abandon()
-            self.abandon()  # what is in the cache may be wrong now
+            self._forget()  # what is in the cache may be wrong now
+            self._master.abandon(error)
             if isinstance(error, Exception):
                 self._refresh(merge_pass)  # after rows that are committed
             raise

@@ -174,6 +174,9 @@ def _connect(path: str, durability: Durability, agent: str | None = None) -> Con
                 _check_owner(connection, path, agent)
             sqlite.set_synchronous(connection, DURABILITIES[durability])
             sqlite.disable_checkpoint_on_close(connection)  # the handle decides
+            if agent is not None and durability == "power" and fingerprint.size(paths.wal(path)):
+                # a killed handle left it, perhaps after an fsync that failed: see `MasterHandle.open`
+                sqlite.shrink_wal(connection)
         except BaseException:
             connection.close()
             raise

@@ -247,11 +247,19 @@ def truncate_wal(connection: Connection) -> None:
     connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
-def shrink_wal(connection: Connection) -> None:
-    """Copy the whole WAL into the database and truncate it, unless another connection uses it right now."""
+def shrink_wal(connection: Connection) -> bool:
+    """Copy the whole WAL into the database and truncate it, unless another connection uses it right now.
+
+    Returns:
+        Whether the WAL is empty now.
+    """
     checkpoint(connection)
-    with without_waiting(), contextlib.suppress(*BUSY):
-        connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    try:
+        with without_waiting():
+            connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except BUSY:
+        return False
+    return True
 
 
 def remove_empty_wal(path: str) -> None:

@@ -126,10 +126,11 @@ class History:
         """Check the size whenever a WAL is about to be cut: it is never larger."""
         cut = sqlite.shrink_wal
 
-        def shrink_wal(connection: sqlite.Connection) -> None:
+        def shrink_wal(connection: sqlite.Connection) -> bool:
             self.check_size()
-            cut(connection)
+            is_cut = cut(connection)
             self.check_size()
+            return is_cut
 
         sqlite.shrink_wal = shrink_wal
         try:
