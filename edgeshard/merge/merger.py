@@ -151,6 +151,7 @@ class Merger:
                     rows = erase.redo(connection, self._root)
                     extra = fields(store=self._root, rows=rows)
                     logger.warning(text, self._path, units.count(rows, "row"), extra=extra)
+                self._find_gaps(connection)  # where this finds damage, nothing must have been deleted from shards yet
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 own = self._due(scanned, thorough)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import edgeshard
 from tests.support.hostile_shards import edit
+from tests.support.processes import sql
 
 #: How a master can be damaged: a page overwritten, a row deleted behind edgeshard's back, an index that lacks a row.
 DAMAGE = ("page", "row", "index")
@@ -34,5 +35,17 @@ def _overwrite_last_page(path: Path) -> None:
     try:
         at = (os.fstat(handle).st_size // _PAGE_BYTES - 1) * _PAGE_BYTES
         os.pwrite(handle, b"\xa5" * _PAGE_BYTES, at)
+    finally:
+        os.close(handle)
+
+
+def overwrite_root(path: Path, name: str) -> None:
+    """Overwrite the first page of a table of a master with what is no page."""
+    ((page,),) = sql(
+        path, "pragma wal_checkpoint(truncate)", f"select rootpage from sqlite_schema where name = '{name}'"
+    )
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.pwrite(handle, b"\xa5" * _PAGE_BYTES, (page - 1) * _PAGE_BYTES)
     finally:
         os.close(handle)
