@@ -186,8 +186,9 @@ def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BU
 
 def _is_text(path: Path) -> bool:
     """Return whether a file is a text as far as its beginning shows. No database, however damaged, looks like one."""
-    with open(path, "rb") as file:
-        beginning = file.read(_TEXT_BYTES)
+    # not with open(): if this process has the master open elsewhere, closing the file would drop SQLite's locks
+    with contextlib.closing(sqlite.read_raw(str(path))) as chunks:
+        beginning = next(chunks, b"")[:_TEXT_BYTES]
     try:
         # a character may be cut off at the end
         text = codecs.getincrementaldecoder("utf-8")().decode(beginning)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import apsw
@@ -337,7 +337,7 @@ def _raw_file(path: str) -> Iterator[apsw.VFSFile]:
         file.xClose()
 
 
-def read_raw(path: str) -> Iterator[bytes]:
+def read_raw(path: str) -> Generator[bytes, None, None]:
     """Yield the bytes of a database file, in order."""
     with _raw_file(path) as file:
         offset = 0
