@@ -229,8 +229,9 @@ class Store:
             MergeInProgressError: another process was at work on it for all that time.
             StorageError: the folder or the master cannot be made.
         """
-        from edgeshard.merge import init_store
+        from edgeshard.merge import init_store, locks
 
+        locks.check_wait(self.root, lock_wait)
         report = init_store.init_store(self.root, self._given, dry_run=dry_run, lock_wait_s=lock_wait)
         if not dry_run:
             self._save_budget()
@@ -441,8 +442,9 @@ class Store:
             DiskBudgetError: the disk budget has no space for pending rows; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
-        from edgeshard.merge import once
+        from edgeshard.merge import locks, once
 
+        locks.check_wait(self.root, lock_wait)
         self.ensure_exists()
         named = _checked_paths(sources, "merge", "merge", "a source")
         if dry_run:
@@ -924,8 +926,9 @@ class Store:
             MergeInProgressError: a merger was at work for all that time.
             StorageError: the master cannot be read or written. An erasure that began is completed by the next merge.
         """
-        from edgeshard.merge import erase
+        from edgeshard.merge import erase, locks
 
+        locks.check_wait(self.root, lock_wait)
         self.ensure_exists()
         if not self.has_master() and (dry_run or not self.has_shards()):
             raise ConfigurationError("erase from", self.master_path, "there is no master yet; merge first")
@@ -1004,7 +1007,7 @@ class Store:
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
             lock_wait: how long to wait, in each step, for a merger at work or another process that has the master
-                locked, in seconds.
+                locked, in seconds; -1 forever.
             should_stop: called after each step, and while waiting for a merger; once it returns True the prune ends
                 early and keeps what it committed.
             progress: called with (rows done, rows to do) after each step.
@@ -1033,6 +1036,7 @@ class Store:
             )
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
+        locks.check_wait(self.root, lock_wait)
         if wanted.is_empty and not shrink:
             wanted_rules = "older_than, keep_rows, max_bytes, deletions_older_than, forget_after, drop_table or shrink"
             raise ConfigurationError("prune", self.master_path, f"no rule was given; set {wanted_rules}")
@@ -1086,6 +1090,7 @@ class Store:
         from edgeshard.merge import locks
         from edgeshard.retention import clock_status
 
+        locks.check_wait(self.root, lock_wait)
         self._ensure_master_exists("confirm clock of")
         if dry_run:
             return clock_status.confirm(self.master_path, dry_run=True)

@@ -47,7 +47,8 @@ def prune(
         rules: which rows to delete.
         shrink: give all free pages back to the disk; without this, only as many as `Rules.max_bytes` requires.
         dry_run: report what would be done, and change nothing.
-        lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds.
+        lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds; -1
+            waits forever.
         merge_lock: keeps mergers out of each transaction; a dry run does not need it.
         should_stop: called after each transaction, and while waiting for a merger; once it returns True, the prune
             ends, and what it committed stays.
@@ -63,13 +64,13 @@ def prune(
     connection = database.open_master(path, writable=not dry_run)
     try:
         with database.translate_errors("prune", path), _space(path.parent, budget):
+            sqlite.set_busy_timeout(connection, lock_wait_s)
             wal_pages = None
             if not dry_run:
                 # sizes are measured in the database, so nothing of it may still be in the WAL
                 sqlite.shrink_wal(connection)
                 wal_pages = _limit_wal(connection, budget)
                 by_hand.settle(connection, path)
-            sqlite.set_busy_timeout(connection, lock_wait_s)
             run, tables = _begin(
                 connection, path, rules, should_stop, PruneProgress(progress), wal_pages, merge_lock, dry_run
             )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import urllib.parse
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -118,9 +120,25 @@ def open_in_memory(script: str) -> Connection:
 # -- settings ---------------------------------------------------------------------------------------------------------
 
 
+#: The busy timeout of each connection, in seconds: SQLite does not tell which handler a connection has.
+_timeouts_s: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
+
+
 def set_busy_timeout(connection: Connection, timeout_s: float) -> None:
-    """Set how long its statements wait for other connections' locks, in seconds."""
+    """Set how long its statements wait for other connections' locks, in seconds; a negative time waits forever."""
     connection.set_busy_handler(_busy_handler(timeout_s))
+    _timeouts_s[connection] = timeout_s
+
+
+@contextlib.contextmanager
+def without_waiting(connection: Connection) -> Iterator[None]:
+    """Let the connection's statements in the block wait for no lock; then it has its busy timeout again."""
+    connection.set_busy_handler(None)
+    try:
+        yield
+    finally:
+        if connection in _timeouts_s:
+            set_busy_timeout(connection, _timeouts_s[connection])
 
 
 def _busy_handler(timeout_s: float) -> Any:
@@ -131,7 +149,7 @@ def _busy_handler(timeout_s: float) -> Any:
         nonlocal deadline
         now = time.monotonic()
         if calls == 0:
-            deadline = now + timeout_s
+            deadline = now + timeout_s if timeout_s >= 0 else math.inf
         time.sleep(0.0002 if calls < 50 else 0.002)
         return now < deadline
 

@@ -19,6 +19,7 @@ from edgeshard.sqlite.connection import (
     connect_in_place,
     immediate,
     read_snapshot,
+    without_waiting,
 )
 from edgeshard.sqlite.errors import BUSY
 from edgeshard.sqlite.rows import quote
@@ -249,8 +250,7 @@ def truncate_wal(connection: Connection) -> None:
 def shrink_wal(connection: Connection) -> None:
     """Copy the whole WAL into the database and truncate it, unless another connection uses it right now."""
     checkpoint(connection)
-    connection.set_busy_handler(None)
-    with contextlib.suppress(*BUSY):
+    with without_waiting(connection), contextlib.suppress(*BUSY):
         connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
