@@ -769,7 +769,7 @@ class Store:
         from edgeshard.inspect import shell
 
         self.ensure_exists()
-        with shell.shell(self.master_path, paths.shards(self.root)) as opened:
+        with shell.shell(self.master_path, store_folder.resolve_shards(self.root)) as opened:
             yield opened
 
     # -- inspecting ---------------------------------------------------------------------------------------------------

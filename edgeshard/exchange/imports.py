@@ -45,7 +45,7 @@ from edgeshard.errors import (
 from edgeshard.exchange import import_lines, import_state, import_tables
 from edgeshard.exchange.import_parts import Batch, Part
 from edgeshard.exchange.import_state import ImportState
-from edgeshard.files import fingerprint, paths
+from edgeshard.files import fingerprint, paths, store_folder
 from edgeshard.records import declare, names
 from edgeshard.reports import ImportedFile, ImportedTable, ImportReport, MergeReport
 from edgeshard.shard.inserts import AGENT_DATA
@@ -310,7 +310,7 @@ def _ensure_importable(path: str, root: Path) -> None:
     if not stat.S_ISREG(mode):
         raise ConfigurationError(_ACTION, path, "it is not a regular file; copy what it delivers into one")
     own = (paths.budget(root), paths.damage_note(root), paths.erased(root), paths.refresh(root))
-    if Path(path) in own or paths.shards(root) in Path(path).parents:
+    if Path(path) in own or store_folder.resolve_shards(root) in Path(path).parents:
         raise ConfigurationError(_ACTION, path, "it belongs to the store itself; its rows are there already")
 
 
