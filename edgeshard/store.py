@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 from edgeshard import handles, lazy, reports
 from edgeshard.budget import policy
 from edgeshard.budget.policy import ON_FULL, Budget, OnFull
-from edgeshard.errors import ConfigurationError
+from edgeshard.errors import ConfigurationError, quoted
 from edgeshard.files import paths, scan, store_folder
 from edgeshard.format import VERSION
 from edgeshard.loading import load_all
@@ -112,6 +112,12 @@ LINES_BATCH = 1_000
 
 #: Of how many ranges of rejected rows the addresses are returned, unless told otherwise.
 REJECTED_LIMIT = 100
+
+#: The largest number of rows, or of anything else that is counted: as many digits as the command line takes.
+_NUMBER_MAX: Final = 10**18 - 1
+
+#: How many characters a line of a table may have at most; the command line gives so many in a pipe.
+_WIDTH_MAX: Final = 1 << 20
 
 #: Called with (done, to do) as an operation continues.
 Progress = Callable[[int, int], None]
@@ -320,9 +326,13 @@ class Store:
             on_bad_line: called for each line that is not a row, or has none that can be stored exactly, which is then
                 left out. None: the first such line ends the write with a RecordError.
             should_stop: called after each commit; once it returns True the write ends.
+
+        Raises:
+            ConfigurationError: the batch is not valid.
         """
         from edgeshard.exchange.line_writer import LineWriter
 
+        _check_number("batch", batch, 1, _NUMBER_MAX, "write rows to", self.root)
         open_shard = partial(self.shard, agent, durability=durability, wait=wait)
         return LineWriter(open_shard, agent, table, batch, on_bad_line, should_stop)
 
@@ -722,10 +732,12 @@ class Store:
 
         Raises:
             QueryError: the SQL or the parameters are mistaken.
+            ConfigurationError: the width is not valid.
             StorageError: the master cannot be read.
         """
         from edgeshard.inspect import query
 
+        _check_number("width", width, 1, _WIDTH_MAX, "query", self.master_path)
         self.ensure_exists()
         return query.table(self.master_path, sql, params, colour=colour, width=width, unicode=unicode)
 
@@ -1279,11 +1291,12 @@ class Store:
             limit: of how many ranges of rows to return the addresses, at most. All are counted.
 
         Raises:
-            ConfigurationError: there is no master yet.
+            ConfigurationError: there is no master yet, or the limit is not valid.
             StorageError: the master cannot be read.
         """
         from edgeshard.exchange import rejected_rows  # needed rarely
 
+        _check_number("limit", limit, 0, _NUMBER_MAX, "read rejected rows of", self.master_path)
         self._ensure_master_exists("read rejected rows of")
         return rejected_rows.report(self.master_path, limit)
 
@@ -1481,6 +1494,21 @@ def _rules_of(prune: PruneRule | Sequence[PruneRule] | None, root: Path) -> Rete
     return store_rules.parse_store_rules(prune, root)
 
 
+def _check_number(name: str, value: object, least: int, most: int, action: str, path: Path) -> None:
+    """Refuse what is no whole number in these bounds.
+
+    SQLite and Python's own functions fail with errors of many kinds if a number has another type or is too large, and
+    some of these also tell that a master is damaged. So an argument is checked before the master is opened.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigurationError(
+            action, path, f"{name} must be a whole number from {least} to {most}, got {quoted(value)}"
+        )
+
+
 def _inventory(said: str | os.PathLike[str] | BinaryIO | handles.Inventory) -> handles.Inventory:
     from edgeshard import sqlite
     from edgeshard.exchange import inventory
@@ -1490,7 +1518,7 @@ def _inventory(said: str | os.PathLike[str] | BinaryIO | handles.Inventory) -> h
     if isinstance(said, (str, os.PathLike)):
         return inventory.load(paths.checked(said, "read ranges", "the file"))
     if not hasattr(said, "read"):
-        cause = f"give the path of a file, an open binary file, or what Store.ranges() returned, not {said!r:.80}"
+        cause = f"give the path of a file, an open binary file, or what Store.ranges() returned, not {quoted(said)}"
         raise ConfigurationError("read ranges", "", cause)
     name = str(getattr(said, "name", "stream")).replace("<stdin>", "standard input")
     with sqlite.translate_errors("read ranges", name):
@@ -1512,7 +1540,7 @@ def _checked_paths(given: Any, action: str, called: str, name: str) -> list[str]
     if isinstance(given, (str, os.PathLike)):
         given = [given]
     if not isinstance(given, Iterable) or isinstance(given, bytes):
-        cause = f'{called} takes paths, as in store.{called}(["other/master.db"]), got {given!r:.200}'
+        cause = f'{called} takes paths, as in store.{called}(["other/master.db"]), got {quoted(given, 200)}'
         raise ConfigurationError(action, "", cause)
     return [paths.checked(each, action, name) for each in given]
 
@@ -1520,11 +1548,17 @@ def _checked_paths(given: Any, action: str, called: str, name: str) -> list[str]
 def _table_name(table: str | type | None) -> str | None:
     from edgeshard.records import declare
 
+    if isinstance(table, str):
+        try:
+            table.encode()
+        except UnicodeEncodeError as error:
+            cause = f"{quoted(table)} is not valid Unicode text; tables() lists the names"
+            raise ConfigurationError("find table", "", cause) from error
     if table is None or isinstance(table, str):
         return table
     if isinstance(table, type) or hasattr(table, "__origin__"):
         return declare.table_of(table).name
-    raise ConfigurationError("find table", "", f"a table is its name or its class, not {table!r:.80}")
+    raise ConfigurationError("find table", "", f"a table is its name or its class, not {quoted(table)}")
 
 
 def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> Budget | None:
@@ -1533,5 +1567,5 @@ def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> 
             raise ValueError("on_full requires max_bytes")
         return None if max_bytes is None else policy.parse_budget(size_bytes(max_bytes), on_full or "error")
     except (ValueError, TypeError, OverflowError) as error:
-        cause = f"max_bytes={max_bytes!r}, on_full={on_full!r}: {error}"
+        cause = f"max_bytes={quoted(max_bytes)}, on_full={quoted(on_full)}: {error}"
         raise ConfigurationError("open store", root, cause) from error

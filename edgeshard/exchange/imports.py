@@ -41,6 +41,7 @@ from edgeshard.errors import (
     RecordError,
     StorageError,
     printable,
+    quoted,
 )
 from edgeshard.exchange import import_lines, import_state, import_tables
 from edgeshard.exchange.import_parts import Batch, Part
@@ -91,7 +92,7 @@ class Importer:
     def import_file(self, path: str) -> ImportedFile:
         """Import a file, and report on it; why it cannot be imported is in the report."""
         agent = self.agent_of(path)
-        imported = ImportedFile(path, printable(agent))
+        imported = ImportedFile(path, printable(agent) if isinstance(agent, str) else quoted(agent))
         try:
             paths.shard_stem(agent)
             real = os.path.realpath(path)
