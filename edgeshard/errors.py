@@ -60,6 +60,19 @@ def _printable_character(character: str) -> str:
     return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]  # which JSON does not escape
 
 
+def quoted(value: object, chars_max: int = 80) -> str:
+    """Return a value that a caller gave as an error quotes it: the beginning of its repr.
+
+    An object of a caller's class may have a repr that fails, and Python prints no int of more than 4300 digits: then
+    only the type is named.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # the error that we are about to raise matters more than this one
+        text = f"a value of type {type(value).__name__} that cannot be printed"
+    return text[:chars_max]
+
+
 class EdgeshardError(Exception):
     """Base of all errors of this package: catch it to handle any of them.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 from edgeshard import handles, lazy, reports
 from edgeshard.budget import policy
 from edgeshard.budget.policy import ON_FULL, Budget, OnFull
-from edgeshard.errors import ConfigurationError
+from edgeshard.errors import ConfigurationError, quoted
 from edgeshard.files import paths, scan, store_folder
 from edgeshard.format import VERSION
 from edgeshard.loading import load_all
@@ -112,6 +112,12 @@ LINES_BATCH = 1_000
 
 #: Of how many ranges of rejected rows the addresses are returned, unless told otherwise.
 REJECTED_LIMIT = 100
+
+#: The largest number of rows, or of anything else that is counted: as many digits as the command line takes.
+_NUMBER_MAX: Final = 10**18 - 1
+
+#: How many characters a line of a table may have at most; the command line gives so many in a pipe.
+_WIDTH_MAX: Final = 1 << 20
 
 #: Called with (done, to do) as an operation continues.
 Progress = Callable[[int, int], None]
@@ -229,8 +235,9 @@ class Store:
             MergeInProgressError: another process was at work on it for all that time.
             StorageError: the folder or the master cannot be made.
         """
-        from edgeshard.merge import init_store
+        from edgeshard.merge import init_store, locks
 
+        locks.check_wait(self.root, lock_wait)
         report = init_store.init_store(self.root, self._given, dry_run=dry_run, lock_wait_s=lock_wait)
         if not dry_run:
             self._save_budget()
@@ -319,9 +326,13 @@ class Store:
             on_bad_line: called for each line that is not a row, or has none that can be stored exactly, which is then
                 left out. None: the first such line ends the write with a RecordError.
             should_stop: called after each commit; once it returns True the write ends.
+
+        Raises:
+            ConfigurationError: the batch is not valid.
         """
         from edgeshard.exchange.line_writer import LineWriter
 
+        _check_number("batch", batch, 1, _NUMBER_MAX, "write rows to", self.root)
         open_shard = partial(self.shard, agent, durability=durability, wait=wait)
         return LineWriter(open_shard, agent, table, batch, on_bad_line, should_stop)
 
@@ -441,8 +452,9 @@ class Store:
             DiskBudgetError: the disk budget has no space for pending rows; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
-        from edgeshard.merge import once
+        from edgeshard.merge import locks, once
 
+        locks.check_wait(self.root, lock_wait)
         self.ensure_exists()
         named = _checked_paths(sources, "merge", "merge", "a source")
         if dry_run:
@@ -720,10 +732,12 @@ class Store:
 
         Raises:
             QueryError: the SQL or the parameters are mistaken.
+            ConfigurationError: the width is not valid.
             StorageError: the master cannot be read.
         """
         from edgeshard.inspect import query
 
+        _check_number("width", width, 1, _WIDTH_MAX, "query", self.master_path)
         self.ensure_exists()
         return query.table(self.master_path, sql, params, colour=colour, width=width, unicode=unicode)
 
@@ -767,7 +781,7 @@ class Store:
         from edgeshard.inspect import shell
 
         self.ensure_exists()
-        with shell.shell(self.master_path, paths.shards(self.root)) as opened:
+        with shell.shell(self.master_path, store_folder.resolve_shards(self.root)) as opened:
             yield opened
 
     # -- inspecting ---------------------------------------------------------------------------------------------------
@@ -924,8 +938,9 @@ class Store:
             MergeInProgressError: a merger was at work for all that time.
             StorageError: the master cannot be read or written. An erasure that began is completed by the next merge.
         """
-        from edgeshard.merge import erase
+        from edgeshard.merge import erase, locks
 
+        locks.check_wait(self.root, lock_wait)
         self.ensure_exists()
         if not self.has_master() and (dry_run or not self.has_shards()):
             raise ConfigurationError("erase from", self.master_path, "there is no master yet; merge first")
@@ -1004,7 +1019,7 @@ class Store:
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
             lock_wait: how long to wait, in each step, for a merger at work or another process that has the master
-                locked, in seconds.
+                locked, in seconds; -1 forever.
             should_stop: called after each step, and while waiting for a merger; once it returns True the prune ends
                 early and keeps what it committed.
             progress: called with (rows done, rows to do) after each step.
@@ -1033,6 +1048,7 @@ class Store:
             )
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
+        locks.check_wait(self.root, lock_wait)
         if wanted.is_empty and not shrink:
             wanted_rules = "older_than, keep_rows, max_bytes, deletions_older_than, forget_after, drop_table or shrink"
             raise ConfigurationError("prune", self.master_path, f"no rule was given; set {wanted_rules}")
@@ -1086,6 +1102,7 @@ class Store:
         from edgeshard.merge import locks
         from edgeshard.retention import clock_status
 
+        locks.check_wait(self.root, lock_wait)
         self._ensure_master_exists("confirm clock of")
         if dry_run:
             return clock_status.confirm(self.master_path, dry_run=True)
@@ -1274,11 +1291,12 @@ class Store:
             limit: of how many ranges of rows to return the addresses, at most. All are counted.
 
         Raises:
-            ConfigurationError: there is no master yet.
+            ConfigurationError: there is no master yet, or the limit is not valid.
             StorageError: the master cannot be read.
         """
         from edgeshard.exchange import rejected_rows  # needed rarely
 
+        _check_number("limit", limit, 0, _NUMBER_MAX, "read rejected rows of", self.master_path)
         self._ensure_master_exists("read rejected rows of")
         return rejected_rows.report(self.master_path, limit)
 
@@ -1476,6 +1494,21 @@ def _rules_of(prune: PruneRule | Sequence[PruneRule] | None, root: Path) -> Rete
     return store_rules.parse_store_rules(prune, root)
 
 
+def _check_number(name: str, value: object, least: int, most: int, action: str, path: Path) -> None:
+    """Refuse what is no whole number in these bounds.
+
+    SQLite and Python's own functions fail with errors of many kinds if a number has another type or is too large, and
+    some of these also tell that a master is damaged. So an argument is checked before the master is opened.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigurationError(
+            action, path, f"{name} must be a whole number from {least} to {most}, got {quoted(value)}"
+        )
+
+
 def _inventory(said: str | os.PathLike[str] | BinaryIO | handles.Inventory) -> handles.Inventory:
     from edgeshard import sqlite
     from edgeshard.exchange import inventory
@@ -1485,7 +1518,7 @@ def _inventory(said: str | os.PathLike[str] | BinaryIO | handles.Inventory) -> h
     if isinstance(said, (str, os.PathLike)):
         return inventory.load(paths.checked(said, "read ranges", "the file"))
     if not hasattr(said, "read"):
-        cause = f"give the path of a file, an open binary file, or what Store.ranges() returned, not {said!r:.80}"
+        cause = f"give the path of a file, an open binary file, or what Store.ranges() returned, not {quoted(said)}"
         raise ConfigurationError("read ranges", "", cause)
     name = str(getattr(said, "name", "stream")).replace("<stdin>", "standard input")
     with sqlite.translate_errors("read ranges", name):
@@ -1507,7 +1540,7 @@ def _checked_paths(given: Any, action: str, called: str, name: str) -> list[str]
     if isinstance(given, (str, os.PathLike)):
         given = [given]
     if not isinstance(given, Iterable) or isinstance(given, bytes):
-        cause = f'{called} takes paths, as in store.{called}(["other/master.db"]), got {given!r:.200}'
+        cause = f'{called} takes paths, as in store.{called}(["other/master.db"]), got {quoted(given, 200)}'
         raise ConfigurationError(action, "", cause)
     return [paths.checked(each, action, name) for each in given]
 
@@ -1515,11 +1548,17 @@ def _checked_paths(given: Any, action: str, called: str, name: str) -> list[str]
 def _table_name(table: str | type | None) -> str | None:
     from edgeshard.records import declare
 
+    if isinstance(table, str):
+        try:
+            table.encode()
+        except UnicodeEncodeError as error:
+            cause = f"{quoted(table)} is not valid Unicode text; tables() lists the names"
+            raise ConfigurationError("find table", "", cause) from error
     if table is None or isinstance(table, str):
         return table
     if isinstance(table, type) or hasattr(table, "__origin__"):
         return declare.table_of(table).name
-    raise ConfigurationError("find table", "", f"a table is its name or its class, not {table!r:.80}")
+    raise ConfigurationError("find table", "", f"a table is its name or its class, not {quoted(table)}")
 
 
 def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> Budget | None:
@@ -1528,5 +1567,5 @@ def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> 
             raise ValueError("on_full requires max_bytes")
         return None if max_bytes is None else policy.parse_budget(size_bytes(max_bytes), on_full or "error")
     except (ValueError, TypeError, OverflowError) as error:
-        cause = f"max_bytes={max_bytes!r}, on_full={on_full!r}: {error}"
+        cause = f"max_bytes={quoted(max_bytes)}, on_full={quoted(on_full)}: {error}"
         raise ConfigurationError("open store", root, cause) from error

@@ -38,13 +38,15 @@ from typing import Any, Final, Literal, get_args
 import attrs
 
 from edgeshard import units
+from edgeshard.errors import quoted
 
 OnFull = Literal["error", "drop-oldest"]
 
 ON_FULL: Final[tuple[OnFull, ...]] = get_args(OnFull)
 
-#: The smallest budget, in bytes.
+#: The smallest budget, in bytes, and the largest: a million TB, which fits into every number that is stored of it.
 MIN_BUDGET_BYTES: Final = 1_000_000
+MAX_BUDGET_BYTES: Final = 10**18
 
 #: The reserve: a part of the budget, within these bounds in bytes.
 RESERVE_PART, MIN_RESERVE_BYTES, MAX_RESERVE_BYTES = 8, 384 << 10, 32 << 20
@@ -401,11 +403,13 @@ def parse_budget(max_bytes: int, on_full: str) -> Budget:
         ValueError: one of them is invalid.
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < MIN_BUDGET_BYTES:
-        raise ValueError(f"max_bytes must be at least {units.size(MIN_BUDGET_BYTES)}, got {max_bytes!r}")
+        raise ValueError(f"max_bytes must be at least {units.size(MIN_BUDGET_BYTES)}, got {quoted(max_bytes)}")
+    if max_bytes > MAX_BUDGET_BYTES:
+        raise ValueError(f"max_bytes must be at most {units.size(MAX_BUDGET_BYTES)}, got {quoted(max_bytes)}")
     for known in ON_FULL:
         if known == on_full:
             return Budget(max_bytes, known)
-    raise ValueError(f"on_full must be one of {', '.join(map(repr, ON_FULL))}, got {on_full!r}")
+    raise ValueError(f"on_full must be one of {', '.join(map(repr, ON_FULL))}, got {quoted(on_full)}")
 
 
 def describe_usage(budget: Budget, usage: Usage) -> str:

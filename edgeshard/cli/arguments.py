@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, BinaryIO, NoReturn, TypeVar, cast
+from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
 
 from edgeshard.cli import exits, output
-from edgeshard.errors import ConfigurationError, printable
+from edgeshard.errors import ConfigurationError, printable, quoted
 from edgeshard.store import BUSY_TIMEOUT_S, MAX_INTERVAL_S, PruneRule, Store, age_s, row_count, size_bytes
 
 _T = TypeVar("_T")
+
+#: How many digits a whole number may have: so many fit into 64 bits, and Python converts only a text of up to 4300.
+_DIGITS_MAX: Final = 18
+
+# int and float also take digits of other scripts, and 1_000, which may well be a mistyped 1.000
+_WHOLE: Final = re.compile(f"[0-9]{{1,{_DIGITS_MAX}}}")
+
+_SECONDS: Final = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,6 +73,15 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unexpected argument {option!r}")
             self.error(f"there is no option {option!r}{nearest(option, self.option_names())}")
         return options
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Take ``--option=--`` for the text "--".
+
+        argparse takes that for the end of the options, also within an option, until Python 3.12, and makes [] of it.
+        """
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
 
     def option_names(self) -> list[str]:
         """Return all options, under all of their names."""
@@ -289,26 +307,25 @@ def _parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:
 
 
 def _rows(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"number of rows must be a whole number, got {text!r}")
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"number of rows must be a whole number of up to {_DIGITS_MAX} digits, got {quoted(text)}")
     return row_count(int(text))
 
 
 def count(text: str) -> int:
     """Parse a whole number, which may be 0."""
-    if not text.isdecimal() or len(text) > 18:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
+    if not _WHOLE.fullmatch(text):
+        cause = f"must be a whole number of up to {_DIGITS_MAX} digits, got {quoted(text)}"
+        raise argparse.ArgumentTypeError(cause)
     return int(text)
 
 
 def seconds(text: str) -> float:
     """Parse a time in seconds, which may be 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= MAX_INTERVAL_S:  # nor NaN
-        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 to {MAX_INTERVAL_S:.0f}, got {text!r}")
+    value = float(text) if _SECONDS.fullmatch(text) else -1.0
+    if not 0 <= value <= MAX_INTERVAL_S:
+        cause = f"must be a number of seconds from 0 to {MAX_INTERVAL_S:.0f}, got {quoted(text)}"
+        raise argparse.ArgumentTypeError(cause)
     return value
 
 

@@ -53,7 +53,7 @@ def width(stream: TextIO) -> int:
     """Return how many characters a line of data may have: in a pipe, as many as it needs."""
     import shutil  # 4 ms, which a merge need not wait for
 
-    return shutil.get_terminal_size().columns if stream.isatty() else _UNLIMITED
+    return min(shutil.get_terminal_size().columns, _UNLIMITED) if stream.isatty() else _UNLIMITED
 
 
 def columns() -> int:

@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch",
-        type=int,
+        type=arguments.count,
         default=BATCH,
         metavar="N",
         help="rows per transaction (default: %(default)s); fewer if rows are large",

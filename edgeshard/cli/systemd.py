@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 
 logger = logging.getLogger(__name__)
@@ -58,4 +59,4 @@ def _number(name: str) -> int | None:
     text = os.environ.get(name, "")
     if not text:
         return None
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else 0  # no int() of 5000 digits

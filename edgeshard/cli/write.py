@@ -70,7 +70,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--csv", metavar="FILE", type=arguments.name, help="CSV with a header; -: stdin")
     parser.add_argument("--table", metavar="T", type=arguments.name, help="the rows' table (default: agent_data)")
     parser.add_argument(
-        "--batch", type=int, default=LINES_BATCH, metavar="N", help="rows per commit (default: %(default)s)"
+        "--batch",
+        type=arguments.count,
+        default=LINES_BATCH,
+        metavar="N",
+        help="rows per commit (default: %(default)s)",
     )
     parser.add_argument(
         "--durability",

@@ -41,11 +41,12 @@ from edgeshard.errors import (
     RecordError,
     StorageError,
     printable,
+    quoted,
 )
 from edgeshard.exchange import import_lines, import_state, import_tables
 from edgeshard.exchange.import_parts import Batch, Part
 from edgeshard.exchange.import_state import ImportState
-from edgeshard.files import fingerprint, paths
+from edgeshard.files import fingerprint, paths, store_folder
 from edgeshard.records import declare, names
 from edgeshard.reports import ImportedFile, ImportedTable, ImportReport, MergeReport
 from edgeshard.shard.inserts import AGENT_DATA
@@ -91,7 +92,7 @@ class Importer:
     def import_file(self, path: str) -> ImportedFile:
         """Import a file, and report on it; why it cannot be imported is in the report."""
         agent = self.agent_of(path)
-        imported = ImportedFile(path, printable(agent))
+        imported = ImportedFile(path, printable(agent) if isinstance(agent, str) else quoted(agent))
         try:
             paths.shard_stem(agent)
             real = os.path.realpath(path)
@@ -310,7 +311,7 @@ def _ensure_importable(path: str, root: Path) -> None:
     if not stat.S_ISREG(mode):
         raise ConfigurationError(_ACTION, path, "it is not a regular file; copy what it delivers into one")
     own = (paths.budget(root), paths.damage_note(root), paths.erased(root), paths.refresh(root))
-    if Path(path) in own or paths.shards(root) in Path(path).parents:
+    if Path(path) in own or store_folder.resolve_shards(root) in Path(path).parents:
         raise ConfigurationError(_ACTION, path, "it belongs to the store itself; its rows are there already")
 
 

@@ -27,7 +27,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from edgeshard.errors import ConfigurationError
+from edgeshard.errors import ConfigurationError, quoted
 
 AGENT_NAME_MAX = 200
 
@@ -74,7 +74,7 @@ def checked(given: object, action: str, name: str) -> str:
     except (TypeError, UnicodeEncodeError):
         is_possible = False
     if not is_possible:
-        raise ConfigurationError(action, "", f"{name} must be a str or a Path, got {given!r:.200}")
+        raise ConfigurationError(action, "", f"{name} must be a str or a Path, got {quoted(given, 200)}")
     return str(path)
 
 
@@ -167,7 +167,7 @@ def shard_stem(agent: str) -> str:
     """
     if not isinstance(agent, str):
         raise ConfigurationError(
-            "open shard", "", f'an agent\'s name is a str, as in store.shard("door-3"), got {agent!r:.100}'
+            "open shard", "", f'an agent\'s name is a str, as in store.shard("door-3"), got {quoted(agent, 100)}'
         )
     if not 1 <= len(agent) <= AGENT_NAME_MAX:
         raise ConfigurationError(

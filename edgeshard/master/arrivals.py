@@ -24,6 +24,8 @@ RESOLUTION_S: Final = 60
 #: The table of arrivals, to be joined with the blocks.
 ARRIVALS: Final = "main._edgeshard_arrivals"
 
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
 #: How many entries one transaction deletes: those of a week.
 FORGOTTEN_MAX: Final = 10_000
 
@@ -94,7 +96,17 @@ def latest(connection: Connection) -> datetime.datetime | None:
 
 
 def _time(seconds: int | None) -> datetime.datetime | None:
-    return None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return None if seconds is None else utc_time(seconds)
+
+
+def utc_time(seconds: float) -> datetime.datetime:
+    """Return the time that is so many seconds after 1970.
+
+    Raises:
+        OverflowError: there is no such time: the master that has it is damaged. (`datetime.fromtimestamp` raises an
+            OSError for some of these, as if the disk had failed.)
+    """
+    return _EPOCH + datetime.timedelta(seconds=seconds)
 
 
 def forget_before(connection: Connection, first_id: int) -> bool:

@@ -247,6 +247,9 @@ def _check_role(connection: Connection, path: Path) -> None:
 def translate_errors(action: str, path: Path) -> Iterator[None]:
     """Raise edgeshard's errors in place of those that reading a master's own tables raises.
 
+    A number that is too large raises an OverflowError when it is bound, and so does a damaged time in the master. So a
+    caller's arguments must be checked before the block, and a caller's functions must not raise within it.
+
     Raises:
         DamagedError: the tables are not as edgeshard makes them.
         StorageError: they cannot be read for another reason.

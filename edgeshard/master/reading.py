@@ -14,7 +14,7 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.display import short_repr
-from edgeshard.errors import ConfigurationError, UnreadableRowError
+from edgeshard.errors import ConfigurationError, UnreadableRowError, quoted
 from edgeshard.log_fields import fields
 from edgeshard.master import projection, streams
 from edgeshard.options import ON_ERROR, OnError
@@ -79,7 +79,7 @@ def read(source: Source, cls: type[_R], on_error: OnError) -> Iterator[_R]:
         StorageError: the database cannot be read.
     """
     if on_error not in ON_ERROR:
-        raise ConfigurationError("read", source.path, f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        raise ConfigurationError("read", source.path, f"on_error must be 'raise' or 'skip', got {quoted(on_error)}")
     _ensure_class(source, cls)
     return _read(source, cls, declare.table_of(cls), on_error)
 

@@ -27,7 +27,7 @@ from typing import Final
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import ConfigurationError, StorageBusyError
+from edgeshard.errors import ConfigurationError, StorageBusyError, quoted
 from edgeshard.format.ranges import Range, intersect, subtract, union
 from edgeshard.master import database, extents, identity, retired, streams
 from edgeshard.sqlite import Connection
@@ -54,6 +54,9 @@ _PAUSE_S: Final = 0.005
 
 #: How many digits of a peer's id may stand for it, if no other id begins with them.
 _DIGITS_MIN = 6
+
+#: How many digits an id has.
+_ID_DIGITS: Final = 32
 
 #: How many peers an error names.
 _NAMED_MAX = 10
@@ -111,6 +114,7 @@ def find(connection: Connection, digits: str, path: str) -> Peer:
     Raises:
         ConfigurationError: there is no such peer, or more than one.
     """
+    _check_digits(digits, path)
     known, others = peers(connection), awaiting(connection)
     found, unconfirmed = ([peer for peer in some if _begins(peer, digits)] for some in (known, others))
     if len(found) == 1 and len(digits) >= _DIGITS_MIN:
@@ -128,7 +132,7 @@ def find(connection: Connection, digits: str, path: str) -> Peer:
     what = "more than one receipt fits" if len(found) > 1 else f"give at least {_DIGITS_MIN} digits of the id"
     if not found:
         what = "there is no receipt of a database with such an id"
-    raise ConfigurationError("find receipt of", digits, f"{what} in {path}: {available}")
+    raise ConfigurationError("find receipt of", digits[:_ID_DIGITS], f"{what} in {path}: {available}")
 
 
 def find_any(connection: Connection, digits: str, path: str) -> Peer:
@@ -137,11 +141,23 @@ def find_any(connection: Connection, digits: str, path: str) -> Peer:
     Raises:
         ConfigurationError: there is no such peer, or more than one; see `find`.
     """
+    _check_digits(digits, path)
     unconfirmed = [peer for peer in awaiting(connection) if _begins(peer, digits)]
     is_clear = len(unconfirmed) == 1 and len(digits) >= _DIGITS_MIN
     if is_clear and not any(_begins(peer, digits) for peer in peers(connection)):
         return unconfirmed[0]
     return find(connection, digits, path)
+
+
+def _check_digits(digits: object, path: str) -> None:
+    """Refuse what is no id of a database, nor the first digits of one.
+
+    Raises:
+        ConfigurationError: it is no text.
+    """
+    if not isinstance(digits, str):
+        cause = f"a database is named by its id, a text of hexadecimal digits (see status), got {quoted(digits)}"
+        raise ConfigurationError("find receipt in", path, cause)
 
 
 def _begins(peer: Peer, digits: str) -> bool:

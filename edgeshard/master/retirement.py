@@ -18,6 +18,7 @@ from collections.abc import Callable, Set
 
 from edgeshard.format.ranges import Range
 from edgeshard.master import (
+    arrivals,
     blocked_rows,
     extents,
     proven,
@@ -87,7 +88,7 @@ def restore(connection: Connection, stream_id: bytes, agent: str, began_at: str)
     streams.raise_last_seq(connection, stream_no, stream.last_seq)
     seqs = Range(1, stream.last_seq)
     extents.add_ranges(connection, stream_no, [], [seqs])
-    pruned_at = datetime.datetime.fromtimestamp(stream.group.retired_at, datetime.UTC)
+    pruned_at = arrivals.utc_time(stream.group.retired_at)
     pruned_ranges.record_restored(connection, stream_no, rows, pruned_at.isoformat())
     if stream.group.shard:
         proven.record(connection, stream.group.shard, stream_no, [seqs])

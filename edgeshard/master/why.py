@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from edgeshard.errors import ConfigurationError
+from edgeshard.errors import ConfigurationError, quoted
 
 _CHARS_MAX: Final = 1_000
 
@@ -28,4 +28,4 @@ def checked(given: object, action: str, path: Path) -> str:
     if isinstance(given, str) and given.strip() and len(given) <= _CHARS_MAX and not _SURROGATE.search(given):
         return given
     cause = f"why must be a text of 1 to {_CHARS_MAX:,} characters, for those who read the report later"
-    raise ConfigurationError(action, path, f"{cause}, got {given!r:.80}")
+    raise ConfigurationError(action, path, f"{cause}, got {quoted(given)}")

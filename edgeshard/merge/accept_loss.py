@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Final
 
 from edgeshard import format, sqlite
-from edgeshard.errors import ConfigurationError
+from edgeshard.errors import ConfigurationError, quoted
 from edgeshard.files import paths
 from edgeshard.format.ranges import Range, intersect, subtract
 from edgeshard.master import blocked_rows, database, identity, row_states, streams, written_off
@@ -33,6 +34,8 @@ _STEP_RUNS: Final = 2_000
 
 #: How many digits of a stream's id may stand for it, if no other id begins with them.
 _DIGITS_MIN: Final = 6
+
+_SEQ: Final = re.compile("[0-9]{1,18}")
 
 
 def accept_loss(
@@ -96,14 +99,16 @@ def _choose(
     """
     if not isinstance(stream, (str, NoneType)):
         raise ConfigurationError(
-            _ACTION, path, f"stream must be the id of a stream, in hexadecimal, got {stream!r:.80}"
+            _ACTION, path, f"stream must be the id of a stream, in hexadecimal, got {quoted(stream)}"
         )
     of_agent = [item for item in known if agent is None or item.agent_id == agent]
     if agent is not None and not of_agent:
-        raise ConfigurationError(_ACTION, path, f"no row of an agent {agent!r:.220} is known here; see its status")
+        raise ConfigurationError(
+            _ACTION, path, f"no row of an agent {quoted(agent, 220)} is known here; see its status"
+        )
     chosen = [item for item in of_agent if stream is None or item.stream_id.hex().startswith(stream.lower())]
     if stream is not None and (len(chosen) != 1 or len(stream) < _DIGITS_MIN):
-        what = f"{len(chosen)} known streams have an id that begins with {stream!r:.40}"
+        what = f"{len(chosen)} known streams have an id that begins with {quoted(stream, 40)}"
         raise ConfigurationError(_ACTION, path, f"{what}; verify lists the ids: give {_DIGITS_MIN} digits or more")
     if has_seqs and len(chosen) != 1:
         cause = f"seqs belong to one stream, and {len(chosen)} are meant; name it (stream): verify lists it"
@@ -116,7 +121,8 @@ def _parse_seqs(seqs: str | tuple[int, int] | None, path: Path) -> Range | None:
         return None
     ends: Sequence[object] = ()
     if isinstance(seqs, str):
-        ends = [int(end) if end.isdecimal() else end for end in seqs.split("-")]
+        # no more digits than a seq has: Python converts a text of 5000 digits to no int
+        ends = [int(end) if _SEQ.fullmatch(end) else end for end in seqs.split("-")]
     elif isinstance(seqs, (tuple, list)):
         ends = seqs
     match ends:
@@ -127,5 +133,6 @@ def _parse_seqs(seqs: str | tuple[int, int] | None, path: Path) -> Range | None:
         case _:
             first = last = 0
     if not 1 <= first <= last <= format.SEQ_MAX:
-        raise ConfigurationError(_ACTION, path, f"seqs must be like 73-82 or 73, got {seqs!r:.80}")
+        cause = f"seqs must be like 73-82 or 73, from 1 to {format.SEQ_MAX}, got {quoted(seqs)}"
+        raise ConfigurationError(_ACTION, path, cause)
     return Range(first, last)

@@ -81,7 +81,7 @@ def _report(
                     run.quarantine_for(error)
                 else:
                     rows += found.rows
-                    truncated += found.deletable if run.own else 0
+                    truncated += found.deletable if run.own and run.source.is_shard else 0
                     known += _truncated(connection, run) if run.own else []
                     blocked += [
                         Blocked(run.file.path, conflict.table, count, conflict.cause)

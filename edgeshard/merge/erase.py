@@ -27,7 +27,7 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.errors import DiskBudgetError
-from edgeshard.files import fingerprint, paths
+from edgeshard.files import fingerprint, paths, store_folder
 from edgeshard.format.ranges import intersect, size
 from edgeshard.master import database, erasures, receipts
 from edgeshard.merge import locks
@@ -74,7 +74,7 @@ def erase_rows(
 def preview(root: Path, table: str, where: str, params: Any) -> EraseReport:
     """Return what an erasure would erase of what the master has, and how many rows would be merged before."""
     path = paths.master(root)
-    pending = dry_run(path, paths.shards(root), (), lambda: False)
+    pending = dry_run(path, store_folder.resolve_shards(root), (), lambda: False)
     found = erase.find(path, table, where, params)
     report = _report(path, sum(size(each.seqs) for each in found), found, _not_merged(pending))
     return attrs.evolve(report, pending=pending.rows, is_wal_emptied=True, dry_run=True)
@@ -85,7 +85,7 @@ def _merge(merger: Merger, root: Path) -> tuple[Quarantined, ...]:
     try:
         return _not_merged(merger.run())
     except DiskBudgetError as error:  # what is erased makes space
-        return (Quarantined(str(paths.shards(root)), error.cause),)
+        return (Quarantined(str(store_folder.resolve_shards(root)), error.cause),)
 
 
 def _not_merged(report: MergeReport) -> tuple[Quarantined, ...]:

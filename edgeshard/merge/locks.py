@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from filelock import FileLock
 
-from edgeshard.errors import ConfigurationError, MergeInProgressError, StoreWatchedError, WatcherStalledError
+from edgeshard.errors import ConfigurationError, MergeInProgressError, StoreWatchedError, WatcherStalledError, quoted
 from edgeshard.files import lock_holder, lock_pulse, locks, paths
 from edgeshard.log_fields import fields
 from edgeshard.merge import liveness
+from edgeshard.options import MAX_INTERVAL_S
 from edgeshard.reports import WatcherStatus
 
 logger = logging.getLogger("edgeshard.merge")
@@ -111,7 +111,7 @@ def _lock(
         should_stop: called now and then; returns whether to stop waiting.
         doing: what another process that has it does, for the error.
     """
-    _check_wait(root, wait_s)
+    check_wait(root, wait_s)
     return _wait_for(
         root,
         wait_s if wait_s < 0 else max(wait_s, least_s),
@@ -139,7 +139,7 @@ def await_no_watcher(
         AccessError, StorageIOError: it cannot be determined.
     """
     path = paths.watch_lock(root)
-    _check_wait(root, wait_s)
+    check_wait(root, wait_s)
     watcher: WatcherStatus | None = None
 
     def is_free(left_s: float) -> bool | None:
@@ -167,10 +167,19 @@ def await_no_watcher(
     _wait_for(root, wait_s if wait_s < 0 else max(wait_s, _PROBE_S), should_stop, is_free, refusal)
 
 
-def _check_wait(root: Path, wait_s: object) -> None:
-    if isinstance(wait_s, bool) or not isinstance(wait_s, (int, float)) or math.isnan(wait_s):
-        cause = f"lock_wait must be a number of seconds, or -1 to wait forever, got {wait_s!r:.100}"
-        raise ConfigurationError("merge into", paths.master(root), cause)
+def check_wait(root: Path, wait_s: object) -> None:
+    """Refuse what is not a time to wait for a lock.
+
+    Raises:
+        ConfigurationError: it is not a number, or too large.
+    """
+    is_number = isinstance(wait_s, (int, float)) and not isinstance(wait_s, bool)
+    if not (is_number and -MAX_INTERVAL_S <= cast("float", wait_s) <= MAX_INTERVAL_S):  # nor is NaN
+        cause = (
+            f"lock_wait must be a number of seconds up to {MAX_INTERVAL_S:.0f}, or -1 to wait forever, got "
+            f"{quoted(wait_s)}"
+        )
+        raise ConfigurationError("wait for lock of", paths.master(root), cause)
 
 
 def _wait_for(

@@ -29,7 +29,7 @@ import attrs
 from filelock import FileLock
 
 from edgeshard import sqlite
-from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
+from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError, quoted
 from edgeshard.files import fingerprint, folders, lock_holder, lock_pulse, paths, store_folder
 from edgeshard.files import locks as file_locks
 from edgeshard.log_fields import fields
@@ -81,10 +81,12 @@ class _Settings:
         """
         for name, value in (("interval", self.interval_s), ("rescan", self.rescan_s)):
             if not isinstance(value, (int, float)) or not 0 < value <= MAX_INTERVAL_S:
-                cause = f"{name} must be a number of seconds above 0 and up to {MAX_INTERVAL_S:.0f}, got {value!r}"
+                cause = (
+                    f"{name} must be a number of seconds above 0 and up to {MAX_INTERVAL_S:.0f}, got {quoted(value)}"
+                )
                 raise ConfigurationError("watch store", self.root, cause)
         if self.observer not in OBSERVERS:
-            cause = f"observer must be one of {', '.join(OBSERVERS)}, got {self.observer!r}"
+            cause = f"observer must be one of {', '.join(OBSERVERS)}, got {quoted(self.observer)}"
             raise ConfigurationError("watch store", self.root, cause)
 
 

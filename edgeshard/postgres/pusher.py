@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from edgeshard import units
-from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
+from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError, quoted
 from edgeshard.format import ranges
 from edgeshard.log_fields import fields
 from edgeshard.master import rejected
@@ -108,10 +108,10 @@ class Pusher:
         should_stop: Callable[[], bool] = lambda: False,
         progress: Progress | None = None,
     ) -> None:
-        if not isinstance(batch, int) or not 1 <= batch <= BATCH_MAX:
-            raise ConfigurationError("push", path, f"batch must be from 1 to {BATCH_MAX} rows, got {batch!r}")
+        if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= BATCH_MAX:
+            raise ConfigurationError("push", path, f"batch must be from 1 to {BATCH_MAX} rows, got {quoted(batch)}")
         if on_invalid not in ON_INVALID:
-            cause = f"on_invalid must be one of {', '.join(ON_INVALID)}, got {on_invalid!r}"
+            cause = f"on_invalid must be one of {', '.join(ON_INVALID)}, got {quoted(on_invalid)}"
             raise ConfigurationError("push", path, cause)
         self._path = path
         self._batch = batch

@@ -12,7 +12,14 @@ import time
 from pathlib import Path
 from typing import Final
 
-from edgeshard.errors import ConfigurationError, EdgeshardError, PostgresError, PostgresUnavailableError, StorageError
+from edgeshard.errors import (
+    ConfigurationError,
+    EdgeshardError,
+    PostgresError,
+    PostgresUnavailableError,
+    StorageError,
+    quoted,
+)
 from edgeshard.files import scan
 from edgeshard.options import MAX_INTERVAL_S
 from edgeshard.postgres import plan
@@ -57,7 +64,7 @@ class PushWatcher:
         listener: Listener | None = None,
     ) -> None:
         if not isinstance(interval_s, (int, float)) or not 0 < interval_s <= MAX_INTERVAL_S:
-            cause = f"interval must be above 0 and at most {MAX_INTERVAL_S:.0f} seconds, got {interval_s!r}"
+            cause = f"interval must be above 0 and at most {MAX_INTERVAL_S:.0f} seconds, got {quoted(interval_s)}"
             raise ConfigurationError("push", path, cause)
         self._path = path
         self._interval_s = interval_s

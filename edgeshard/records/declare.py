@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 
 from edgeshard import format, units
-from edgeshard.errors import TableError
+from edgeshard.errors import TableError, quoted
 from edgeshard.records import field_types, forms, keys, limits, names
 from edgeshard.records.columns import Column, Table
 from edgeshard.records.forms import Field, Form
@@ -128,12 +128,14 @@ def table(
     """
     if cls is not None and not isinstance(cls, type):
         right = f"name={cls!r}" if isinstance(cls, str) else "key=..."
-        raise _error(f"@edgeshard.table takes keywords, as in @edgeshard.table({right}), or a class, got {cls!r:.100}")
+        raise _error(
+            f"@edgeshard.table takes keywords, as in @edgeshard.table({right}), or a class, got {quoted(cls, 100)}"
+        )
     if not isinstance(name, (str, types.NoneType)):
-        raise _error(f'name must be a str, as in @edgeshard.table(name="readings"), got {name!r:.100}')
+        raise _error(f'name must be a str, as in @edgeshard.table(name="readings"), got {quoted(name, 100)}')
     for what, columns in (("key", key), ("index", index)):
         if not isinstance(columns, Iterable):
-            raise _error(f'{what} must be a list of column names, as in {what}=["sensor"], got {columns!r:.100}')
+            raise _error(f'{what} must be a list of column names, as in {what}=["sensor"], got {quoted(columns, 100)}')
     if isinstance(index, str):
         raise _error(f"index must be a list of column names: index=[{index!r}]")
     if not isinstance(renamed, (Mapping, types.NoneType)):
@@ -174,7 +176,7 @@ def _local_hints(cls: Any, frame: types.FrameType) -> Mapping[str, Any] | None:
 
 def _checked_priority(priority: int) -> int:
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= format.PRIORITY_MAX:
-        raise _error(f"priority must be a whole number from 0 to {format.PRIORITY_MAX}, got {priority!r}")
+        raise _error(f"priority must be a whole number from 0 to {format.PRIORITY_MAX}, got {quoted(priority)}")
     return priority
 
 
@@ -307,7 +309,7 @@ def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | N
     ranked = keys.ranked_by(options.conflict)
     if not keys.is_rule(options.conflict):
         rules = "'lww', 'first', 'keep-all', 'max:column' or 'min:column'"
-        raise error(f"conflict must be {rules}, got {options.conflict!r}")
+        raise error(f"conflict must be {rules}, got {quoted(options.conflict)}")
     if ranked and (ranked not in columns or columns[ranked].type in _UNORDERED):
         raise error(f"conflict {options.conflict!r} needs a field of numbers, texts or times, which {ranked!r} is not")
     if options.priority and not options.history:
@@ -373,7 +375,9 @@ def deletion(cls: type, values: tuple[Any, ...]) -> Any:
             that of the key's columns.
     """
     if not isinstance(cls, type):
-        cause = f"the first argument is the class of the table, as in shard.delete(Setting, key), got {cls!r:.100}"
+        cause = (
+            f"the first argument is the class of the table, as in shard.delete(Setting, key), got {quoted(cls, 100)}"
+        )
         raise TableError("delete", "", cause)
     if (deletion_class := vars(cls).get(_DELETION)) is None:
         deletion_class = _deletion_class(cls)

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 
 import attrs
 
-from edgeshard.errors import ConfigurationError
+from edgeshard.errors import ConfigurationError, quoted
 from edgeshard.records import foreign
 
 #: Called with a value and its path, such as ``Reading.image`` or ``$.steps[2].score``; what it returns is stored.
@@ -82,10 +82,10 @@ def parse_fallbacks(encode: Any, nan: Any, path: str) -> Fallbacks:
         ConfigurationError: one of them is something else.
     """
     if encode is not None and not callable(encode):
-        cause = f"encode must be a function of a value and its path, got {encode!r}"
+        cause = f"encode must be a function of a value and its path, got {quoted(encode)}"
         raise ConfigurationError("open store", path, cause)
     if nan not in get_args(NanChoice):
-        raise ConfigurationError("open store", path, f"nan must be 'refuse', 'null' or 'text', got {nan!r}")
+        raise ConfigurationError("open store", path, f"nan must be 'refuse', 'null' or 'text', got {quoted(nan)}")
     return Fallbacks(encode, nan) if encode is not None or nan != "refuse" else REFUSE
 
 

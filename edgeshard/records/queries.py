@@ -15,7 +15,7 @@ import attrs
 
 from edgeshard import sqlite, units
 from edgeshard.display import join_short, short_repr
-from edgeshard.errors import QueryError, UnreadableRowError
+from edgeshard.errors import QueryError, UnreadableRowError, quoted
 from edgeshard.options import DecodeJson, Params
 from edgeshard.records import codecs, foreign, json_values, scalars
 from edgeshard.records.rows import Rows, distinct, row_maker
@@ -234,7 +234,7 @@ def _json_positions(
     wanted: Collection[str] = () if isinstance(decode, bool) else [decode] if isinstance(decode, str) else decode
     for name in wanted:
         if name not in columns:
-            raise call.error(f"json names {name!r}, but the columns are {join_short(columns, len(columns))}")
+            raise call.error(f"json names {quoted(name)}, but the columns are {join_short(columns, len(columns))}")
     origins = zip(columns, result.origins, names_of(result.origins), strict=True)
     return [
         position

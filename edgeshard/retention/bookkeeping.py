@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from edgeshard import sqlite, units
-from edgeshard.files import fingerprint, paths
+from edgeshard.errors import ConfigurationError
+from edgeshard.files import fingerprint, store_folder
 from edgeshard.format.ranges import size
 from edgeshard.log_fields import fields
 from edgeshard.master import extents, identity, proven, pruned_ranges, retired, retirement, superseded
@@ -68,7 +69,11 @@ def retire(run: PruneRun, stream_nos: Iterable[int]) -> None:
 
 
 def _is_shard(run: PruneRun, name: str) -> bool:
-    return fingerprint.exists(paths.shards(Path(run.path).parent) / name)
+    try:
+        folder = store_folder.resolve_shards(Path(run.path).parent)
+    except ConfigurationError:  # the disk with the shards is not mounted: the file may be there
+        return True
+    return fingerprint.exists(folder / name)
 
 
 def retire_all(run: PruneRun) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 
 import attrs
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError
-from edgeshard.master import clock_trust, database, extents, store_clock
+from edgeshard.master import arrivals, clock_trust, database, extents, store_clock
 from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.records import machine_clock
 from edgeshard.records.machine_clock import ClockReading
@@ -22,7 +21,7 @@ _BEHIND_S = 86_400.0
 
 def without_master() -> ClockReport:
     """Return the report for a store without a master."""
-    return ClockReport(_time(machine_clock.wall_s()))
+    return ClockReport(arrivals.utc_time(machine_clock.wall_s()))
 
 
 def report(path: Path) -> ClockReport:
@@ -43,7 +42,7 @@ def load(connection: Connection) -> ClockReport:
     """Return the same, in the caller's snapshot."""
     reading = machine_clock.read()
     if store_clock.load(connection) is None:
-        return ClockReport(_time(reading.wall_s))
+        return ClockReport(arrivals.utc_time(reading.wall_s))
     return _describe(connection, store_clock.now(connection), reading)
 
 
@@ -56,7 +55,7 @@ def confirm(path: Path, *, dry_run: bool) -> ClockReport:
     """
     reading = machine_clock.read()
     if not reading.is_set:
-        cause = f"the clock shows {_time(reading.wall_s).date()}: it was never set. Set it first"
+        cause = f"the clock shows {arrivals.utc_time(reading.wall_s).date()}: it was never set. Set it first"
         raise ConfigurationError("confirm clock of", path, cause)
     connection = database.open_master(path, writable=not dry_run)
     try:
@@ -75,20 +74,16 @@ def confirm(path: Path, *, dry_run: bool) -> ClockReport:
 
 def _describe(connection: Connection, clock: TrustedClock, reading: ClockReading) -> ClockReport:
     if not clock.is_known:
-        return ClockReport(_time(reading.wall_s))
+        return ClockReport(arrivals.utc_time(reading.wall_s))
     behind_s = clock_trust.lag_s(clock, reading)
     behind_s = behind_s if behind_s > clock_trust.TOLERANCE_S else 0.0
     rows = extents.row_count_below(connection, clock.jumps[-1].next_id) if clock.jumps else 0
     return ClockReport(
-        _time(reading.wall_s),
-        _time(clock.trusted_s),
+        arrivals.utc_time(reading.wall_s),
+        arrivals.utc_time(clock.trusted_s),
         ahead_s=clock.latest_s - clock.trusted_s,
         rows=rows,
         confirmed_in_s=clock.confirmed_in_s,
         behind_s=behind_s,
         awaits_confirmation=behind_s > _BEHIND_S or (rows > 0 and clock.is_large_jump_waiting),
     )
-
-
-def _time(seconds: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import attrs
 
@@ -27,6 +28,28 @@ from edgeshard.retention.rules import BUDGET, Rules
 from edgeshard.retention.run import MergeLock, PruneRun, StoppedError, held_by_caller
 from edgeshard.retention.scope import find_scope
 from edgeshard.sqlite import Connection, quote
+
+_R = TypeVar("_R")
+
+
+class _CallerError(BaseException):
+    """An error of a caller's function; it passes by all that explains errors of the database."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _as_callers(function: Callable[..., _R]) -> Callable[..., _R]:
+    """Wrap a caller's function, whose ValueError, say, would be taken for damage in the master."""
+
+    def call(*arguments: Any) -> _R:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise _CallerError(error) from error
+
+    return call
 
 
 def prune(
@@ -47,7 +70,8 @@ def prune(
         rules: which rows to delete.
         shrink: give all free pages back to the disk; without this, only as many as `Rules.max_bytes` requires.
         dry_run: report what would be done, and change nothing.
-        lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds.
+        lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds; -1
+            waits forever.
         merge_lock: keeps mergers out of each transaction that deletes rows; a dry run does not need it.
         should_stop: called after each transaction, and while waiting for a merger; once it returns True, the prune
             ends, and what it committed stays.
@@ -59,6 +83,7 @@ def prune(
         StorageError: the master cannot be read or written. What was committed stays.
     """
     began, meter = time.monotonic(), Meter()
+    should_stop, progress = _as_callers(should_stop), progress and _as_callers(progress)
     budget = None if dry_run else usage.load_budget(path.parent)
     connection = database.open_master(path, writable=not dry_run)
     try:
@@ -79,6 +104,8 @@ def prune(
                 _tidy(run)
                 shrunk_bytes = 0 if dry_run else _give_space_back(run, meter, everything=shrink)
             report = _report(run, shrunk_bytes, fits=fits)
+    except _CallerError as error:
+        raise error.error from None
     finally:
         connection.close()
     if report.rows and not dry_run:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import math
 import re
 from typing import Final
 
+from edgeshard.errors import quoted
+
 #: The smallest size that a rule may have, in bytes: a number without its unit would delete everything.
 MIN_MAX_BYTES: Final = 1_000_000
+
+#: The largest size, in bytes: a million TB, which no file system has, and well within what SQLite can count.
+MAX_MAX_BYTES: Final = 10**18
+
+#: The largest number of rows: more than a master can hold, and well within what SQLite can count.
+MAX_ROWS: Final = 10**18 - 1
 
 _AGE_UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
@@ -36,14 +43,14 @@ def age_s(age: str | float | datetime.timedelta) -> float:
     elif isinstance(age, str):
         found = _AGE.fullmatch(age.strip().lower())
         if found is None or found[2] not in _AGE_UNITS_S:
-            raise ValueError(f"age must be a number and a unit, such as 30d, 12h, 90m or 45s, got {age!r}")
+            raise ValueError(f"age must be a number and a unit, such as 30d, 12h, 90m or 45s, got {quoted(age)}")
         value = float(found[1]) * _AGE_UNITS_S[found[2]]
     elif isinstance(age, (int, float)) and not isinstance(age, bool):
         value = age
     else:
-        raise ValueError(f"age must be a text such as 30d, a timedelta, or a number of seconds, got {age!r:.80}")
+        raise ValueError(f"age must be a text such as 30d, a timedelta, or a number of seconds, got {quoted(age)}")
     if not 0 <= value <= _AGE_MAX_S:  # nor NaN
-        raise ValueError(f"age must be between 0 and 1000 years, got {age!r:.80}")
+        raise ValueError(f"age must be between 0 and 1000 years, got {quoted(age)}")
     return float(value)
 
 
@@ -54,28 +61,32 @@ def size_bytes(size: str | int) -> int:
         The size in bytes.
 
     Raises:
-        ValueError: it is invalid, or less than `MIN_MAX_BYTES`.
+        ValueError: it is invalid, less than `MIN_MAX_BYTES`, or more than `MAX_MAX_BYTES`.
     """
     if isinstance(size, str):
         found = _SIZE.fullmatch(size.strip().lower())
         if found is None or (found[3] and not found[2]):
-            raise ValueError(f"size must be a number and a unit, such as 500M, 2G or 512MiB, got {size!r}")
-        value = int(float(found[1]) * (1024 if found[3] else 1000) ** _SIZE_EXPONENTS[found[2]])
-    elif isinstance(size, (int, float)) and not isinstance(size, bool) and math.isfinite(size):
-        value = int(size)
+            raise ValueError(f"size must be a number and a unit, such as 500M, 2G or 512MiB, got {quoted(size)}")
+        value = float(found[1]) * (1024 if found[3] else 1000) ** _SIZE_EXPONENTS[found[2]]
+    elif isinstance(size, (int, float)) and not isinstance(size, bool):
+        value = size
     else:
-        raise ValueError(f"size must be a text such as 500M, or a number of bytes, got {size!r:.80}")
-    if value < MIN_MAX_BYTES:
-        raise ValueError(f"size must be at least 1M, got {size!r}")
-    return value
+        raise ValueError(f"size must be a text such as 500M, or a number of bytes, got {quoted(size)}")
+    if value > MAX_MAX_BYTES:
+        raise ValueError(f"size must be at most {MAX_MAX_BYTES // 10**12}T, got {quoted(size)}")
+    if not value >= MIN_MAX_BYTES:  # nor is NaN
+        raise ValueError(f"size must be at least 1M, got {quoted(size)}")
+    return int(value)
 
 
 def row_count(rows: int) -> int:
     """Check a number of rows.
 
     Raises:
-        ValueError: it is not a whole number, or negative.
+        ValueError: it is not a whole number, negative, or more than `MAX_ROWS`.
     """
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
-        raise ValueError(f"number of rows must be a whole number, at least 0, got {rows!r}")
+        raise ValueError(f"number of rows must be a whole number, at least 0, got {quoted(rows)}")
+    if rows > MAX_ROWS:
+        raise ValueError(f"number of rows must be at most {MAX_ROWS}, got {quoted(rows)}")
     return rows

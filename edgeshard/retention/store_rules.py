@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard.errors import ConfigurationError, TableError
+from edgeshard.errors import ConfigurationError, TableError, quoted
 from edgeshard.options import PruneRule
 from edgeshard.records import declare
 from edgeshard.retention import quantities, rules
@@ -61,7 +61,7 @@ def parse_store_rules(prune: PruneRule | Sequence[PruneRule] | None, root: str |
         return Retention((_parse_rule(prune, root, "prune"),))
     if isinstance(prune, str) or not isinstance(prune, Sequence):
         raise ConfigurationError(
-            "open store", root, f"prune must be a dict of rules, or a list of dicts, got {prune!r}"
+            "open store", root, f"prune must be a dict of rules, or a list of dicts, got {quoted(prune)}"
         )
     return Retention(tuple(_parse_rule(rule, root, f"prune[{index}]") for index, rule in enumerate(prune)))
 
@@ -74,7 +74,7 @@ def _parse_rule(rule: Any, root: str | os.PathLike[str], name: str) -> Rules:
         try:
             _check(key, value)
         except (ValueError, TypeError, OverflowError, TableError) as error:
-            raise ConfigurationError("open store", root, f"{name}: {key}={value!r}: {error}") from error
+            raise ConfigurationError("open store", root, f"{name}: {key}={quoted(value)}: {error}") from error
     return rules.parse_rules(
         rule.get("older_than"),
         rule.get("keep_rows"),
@@ -90,10 +90,10 @@ def _parse_rule(rule: Any, root: str | os.PathLike[str], name: str) -> Rules:
 def _mistake(rule: Any) -> str:
     """Return what is wrong with a rule as a whole, or ""."""
     if not isinstance(rule, Mapping):
-        return f"a rule must be a dict such as {{'older_than': '30d'}}, got {rule!r}"
+        return f"a rule must be a dict such as {{'older_than': '30d'}}, got {quoted(rule)}"
     unknown = [key for key in rule if key not in _KEYS]
     if unknown:
-        return f"unknown key {unknown[0]!r}; a rule has the keys {', '.join(_KEYS)}"
+        return f"unknown key {quoted(unknown[0])}; a rule has the keys {', '.join(_KEYS)}"
     if all(rule.get(key) is None for key in _SELECTING):
         return f"rule selects nothing; set at least one of {', '.join(_SELECTING[:-1])} and {_SELECTING[-1]}"
     if all(rule.get(key) for key in _REQUIRING_PEER):

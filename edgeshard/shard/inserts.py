@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from edgeshard import format
-from edgeshard.errors import RecordError
+from edgeshard.errors import RecordError, quoted
 from edgeshard.records import codecs, declare, forms, json_values, now_text, scalars
 from edgeshard.records.columns import Table
 from edgeshard.sqlite import quote
@@ -51,9 +51,13 @@ def writer_key(record: Any, table: str | type | None, path: str) -> WriterKey:
     if table is cls or (takes_dicts and isinstance(record, dict)):
         return table
     if takes_dicts:
-        cause = f"table={table!r} is for dicts, got {scalars.type_name(record)}; leave table= out, or write a dict"
+        cause = (
+            f"table={quoted(table)} is for dicts, got {scalars.type_name(record)}; leave table= out, or write a dict"
+        )
     else:
-        cause = f"table must be a name or a TypedDict, both for dicts, got {table!r}; write an instance of the class"
+        cause = (
+            f"table must be a name or a TypedDict, both for dicts, got {quoted(table)}; write an instance of the class"
+        )
     raise RecordError("write to shard", path, cause)
 
 

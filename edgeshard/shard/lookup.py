@@ -36,6 +36,7 @@ from edgeshard.errors import (
     ShardClosedError,
     StorageBusyError,
     TransactionError,
+    quoted,
 )
 from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.os_errors import explain_os_error
@@ -266,10 +267,11 @@ def _check_all(references: References) -> None:
 
 def _check(name: str, path: str | os.PathLike[str]) -> None:
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        cause = f"the path of reference {name!r} must be a str or a Path, not {type(path).__name__}"
+        cause = f"the path of reference {quoted(name)} must be a str or a Path, not {type(path).__name__}"
         raise ConfigurationError("open reference", "", cause)
+    path = paths.checked(path, "open reference", f"the path of reference {quoted(name)}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        cause = f"invalid reference name {name!r}: use 1-64 letters, digits or _, and no digit first"
+        cause = f"invalid reference name {quoted(name)}: use 1-64 letters, digits or _, and no digit first"
         raise ConfigurationError("open reference", path, cause)
     if name.lower() in _RESERVED_NAMES or is_reserved(name):
         raise ConfigurationError("open reference", path, f"the name {name!r} is reserved; choose another")

@@ -17,7 +17,7 @@ from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.budget.policy import Budget
-from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
+from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError, quoted
 from edgeshard.files import fingerprint, folders, lock_holder, locks, paths, store_folder
 from edgeshard.master import identity, write_stats
 from edgeshard.options import DURABILITIES, LOCK_WAIT_S, TRANSACTION_WAIT_S, Durability, References
@@ -75,13 +75,13 @@ def open_shard(
     """
     for name, seconds in (("wait", wait_s), ("transaction_wait", transaction_wait_s)):
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= _WAIT_MAX_S:
-            cause = f"{name} must be a number of seconds from 0 to {_WAIT_MAX_S:.0f}, got {seconds!r}"
-            raise ConfigurationError("open shard", "", cause)
+            cause = f"{name} must be a number of seconds from 0 to {_WAIT_MAX_S:.0f}, got {quoted(seconds)}"
+            raise ConfigurationError("open shard in", root, cause)
     with contextlib.ExitStack() as opened:
         lookups = None if references is None else opened.enter_context(contextlib.closing(Lookups(references)))
         if not isinstance(durability, str) or durability not in DURABILITIES:
-            cause = f"durability must be 'process' or 'power', got {durability!r}"
-            raise ConfigurationError("open shard", "", cause)
+            cause = f"durability must be 'process' or 'power', got {quoted(durability)}"
+            raise ConfigurationError("open shard in", root, cause)
         stem = paths.shard_stem(agent)
         folder = store_folder.resolve_shards(root)  # SQLite follows no link in it
         folders.make_folder(folder)

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import attrs
 
 from edgeshard import format
-from edgeshard.errors import ConfigurationError
+from edgeshard.errors import ConfigurationError, quoted
 
 WriteProfileName = Literal["normal", "low"]
 
@@ -82,5 +82,5 @@ def parse_profile(wear: str, root: str | os.PathLike[str]) -> WriteProfile:
         ConfigurationError: there is no such profile.
     """
     if not isinstance(wear, str) or wear not in PROFILES:
-        raise ConfigurationError("open store", root, f"wear must be 'normal' or 'low', got {wear!r}")
+        raise ConfigurationError("open store", root, f"wear must be 'normal' or 'low', got {quoted(wear)}")
     return PROFILES[wear]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -129,7 +130,7 @@ _waiting = _Waiting()
 
 
 def set_busy_timeout(connection: Connection, timeout_s: float) -> None:
-    """Set how long its statements wait for other connections' locks, in seconds."""
+    """Set how long its statements wait for other connections' locks, in seconds; a negative time waits forever."""
     connection.set_busy_handler(_busy_handler(timeout_s))
 
 
@@ -143,7 +144,7 @@ def _busy_handler(timeout_s: float) -> Any:
             return False
         now = time.monotonic()
         if calls == 0:
-            deadline = now + timeout_s
+            deadline = now + timeout_s if timeout_s >= 0 else math.inf
         time.sleep(0.0002 if calls < 50 else 0.002)
         return now < deadline
 

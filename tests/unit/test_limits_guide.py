@@ -9,7 +9,10 @@ import sys
 from edgeshard import format
 from edgeshard.exchange import text_rows
 from edgeshard.files import paths
+from edgeshard.options import MAX_INTERVAL_S
+from edgeshard.postgres.options import BATCH_MAX
 from edgeshard.records import json_values
+from edgeshard.retention import quantities
 from edgeshard.shard import lookup
 from tests.support.project import PROJECT
 
@@ -33,5 +36,12 @@ def test_the_table_of_limits_states_what_is_enforced() -> None:
         "a line of NDJSON or CSV; a field of CSV": f"{text_rows.LINE_BYTES_MAX // 1_000_000} MB; "
         f"{csv.field_size_limit():,} characters",
         "references of a shard": f"{lookup.REFERENCES_MAX}",
+        "a size that you give (`max_bytes`)": f"{quantities.MIN_MAX_BYTES // 10**6} MB to "
+        f"{quantities.MAX_MAX_BYTES // 10**12:,} TB",
+        "a number of rows that you give (`keep_rows`, `limit`, `batch`)": f"{len(str(quantities.MAX_ROWS))} digits; "
+        f"a push: {BATCH_MAX:,} rows per batch",
+        "an age that you give (`older_than`)": f"{quantities.age_s('365250d') / (365.25 * 86_400):,.0f} years",
+        "a time that you give (`lock_wait`, `wait`, `interval`)": f"{MAX_INTERVAL_S:,.0f} seconds; `lock_wait=-1` "
+        "waits forever",
     }
     assert {"what": "limit", **expected} == rows

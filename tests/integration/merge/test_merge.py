@@ -880,3 +880,18 @@ def test_a_dry_run_stops_when_it_is_asked_to(store: edgeshard.Store) -> None:
     report = store.merge(dry_run=True, should_stop=lambda: True)
     assert (0, True) == (report.rows, report.stopped)
     assert 2 == store.merge(dry_run=True).rows
+
+
+def test_a_dry_run_counts_to_truncate_only_what_a_merge_truncates(store: edgeshard.Store, tmp_path: Path) -> None:
+    hub = edgeshard.Store(tmp_path / "hub")
+    write(hub, "far", *range(7))
+    hub.merge()
+    write(store, "near", 1, 2)
+    hub.snapshot(store.root / "shards" / "hub.db")  # only shards are truncated, also if others are put next to them
+    hub.export(tmp_path / "bundle.db")
+    write(hub, "further", 1, 2, 3)
+    sources = [tmp_path / "bundle.db", hub.root / "shards" / "further.db"]
+    for named in ([], sources, []):
+        dry, real = store.merge(named, dry_run=True), store.merge(named)
+        assert (dry.rows, dry.truncated, dry.quarantined) == (real.rows, real.truncated, real.quarantined)
+    assert 12 == store.status().states.present

@@ -745,3 +745,23 @@ def test_two_prunes_at_once_find_each_others_windows_empty(store: edgeshard.Stor
     reports = [json.loads(process.communicate()[0]) for process in both]
     assert ([0, 0], 4_900) == ([process.returncode for process in both], sum(report["rows"] for report in reports))
     assert (100, 4_900, 5_000) == account(store)
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), OverflowError("mine"), TypeError("mine"), OSError("mine")])
+@pytest.mark.parametrize("argument", ["progress", "should_stop"])
+def test_an_error_of_a_callers_function_is_not_taken_for_damage(
+    store: edgeshard.Store, argument: str, error: Exception
+) -> None:
+    def fail(*_: object) -> bool:
+        raise error
+
+    with store.shard("a") as shard:
+        for n in range(9):
+            shard.write({"n": n})
+    store.merge()
+    with pytest.raises(type(error)) as caught:
+        store.prune(keep_rows=1, **{argument: fail})  # type: ignore[arg-type]
+    assert caught.value is error
+    assert store.verify().ok
+    store.prune(keep_rows=1)
+    assert [8] == numbers(store)

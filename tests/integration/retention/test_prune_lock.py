@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import edgeshard
-from edgeshard.errors import MergeInProgressError, StorageIOError
+from edgeshard import sqlite
+from edgeshard.errors import ConfigurationError, MergeInProgressError, StorageBusyError, StorageIOError
 from edgeshard.files import locks
 from edgeshard.retention import plan, row_rules, shrink, window
 from tests.support.last_known import LastKnown
-from tests.support.processes import command
+from tests.support.processes import command, sql
 from tests.support.stores import numbers
 
 ROWS = 40
@@ -158,3 +164,85 @@ def test_current_rows_stay_although_their_table_came_after_the_prune_had_begun(
     assert left == numbers(merged)
     assert [("inlet",)] == merged.query("SELECT sensor FROM last_known")
     assert () == merged.verify(deep=True).errors
+
+
+# -- another process writes to the master -----------------------------------------------------------------------------
+
+#: Holds SQLite's lock for writing for a time, without any lock file, as a tool of another vendor does.
+_WRITER = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+time.sleep(float(sys.argv[2]))
+connection.execute("ROLLBACK")
+"""
+
+HELD_S = 0.4
+
+
+@contextlib.contextmanager
+def held_by_another(path: Path, held_s: float = HELD_S) -> Iterator[None]:
+    """Let another process hold the master's lock for writing for this long, from before the block begins."""
+    arguments = [sys.executable, "-c", _WRITER, str(path), str(held_s)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield
+
+
+@pytest.mark.parametrize("lock_wait", [-1, -0.5, 60])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_prune_waits_for_another_process_that_writes(
+    merged: edgeshard.Store, lock_wait: float, by_hand: bool
+) -> None:
+    if by_hand:  # then the prune's first transaction records what was deleted
+        sql(merged.master_path, "delete from agent_data where data ->> 'n' = 0")
+    with held_by_another(merged.master_path):
+        began = time.monotonic()
+        report = merged.prune(keep_rows=1, lock_wait=lock_wait)
+        assert time.monotonic() - began > HELD_S / 2
+    assert (ROWS - 1 - by_hand, [ROWS - 1]) == (report.rows, numbers(merged))
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_prune_that_does_not_wait_says_that_the_master_is_locked(merged: edgeshard.Store, by_hand: bool) -> None:
+    if by_hand:
+        sql(merged.master_path, "delete from agent_data where data ->> 'n' = 0")
+    with held_by_another(merged.master_path, 3.0), pytest.raises(StorageBusyError) as caught:
+        merged.prune(keep_rows=1, lock_wait=0)
+    assert str(merged.master_path) == caught.value.path
+
+
+def test_a_connection_waits_as_before_after_its_wal_was_emptied(merged: edgeshard.Store) -> None:
+    connection = sqlite.connect(str(merged.master_path), writable=True, busy_timeout_s=-1)
+    with contextlib.closing(connection):
+        sqlite.shrink_wal(connection)
+        with held_by_another(merged.master_path), sqlite.immediate(connection):
+            pass
+        sqlite.set_busy_timeout(connection, 0.0)
+        sqlite.shrink_wal(connection)
+        with held_by_another(merged.master_path, 3.0), pytest.raises(sqlite.BUSY), sqlite.immediate(connection):
+            pass
+
+
+WAITS = [float("nan"), float("inf"), 10**400, -(10**400), 1e12, "5", True, None]
+
+
+@pytest.mark.parametrize("wait", WAITS, ids=lambda wait: f"{wait!r:.9}")
+def test_what_is_no_time_to_wait_is_refused_before_anything_is_done(merged: edgeshard.Store, wait: Any) -> None:
+    for call in (
+        merged.merge,
+        merged.init,
+        merged.confirm_clock,
+        partial(merged.prune, keep_rows=1),
+        partial(merged.prune, keep_rows=1, dry_run=True),
+        partial(merged.accept_loss, why="a test"),
+        partial(merged.erase, "agent_data", "1"),
+        partial(merged.erase, "agent_data", "1", dry_run=True),
+        partial(merged.merge, dry_run=True),
+        partial(merged.confirm_clock, dry_run=True),
+    ):
+        with pytest.raises(ConfigurationError, match="lock_wait must be a number of seconds up to 300000000, or -1"):
+            call(lock_wait=wait)
+    assert [*range(ROWS)] == numbers(merged)

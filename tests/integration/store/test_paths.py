@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import io
 import os
+import re
 import shutil
 import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +433,130 @@ def test_a_folder_of_shards_that_is_a_link_back_to_itself_is_refused(
 def test_a_store_may_be_given_by_a_link_and_may_keep_its_shards_elsewhere(place: Place) -> None:
     link = _link(place.folder / "link", "data")
     assert 1 == edgeshard.Store(link).merge().rows
+
+
+# -- a folder of shards on another disk -------------------------------------------------------------------------------
+
+
+def _listed_by_shell(store: edgeshard.Store) -> str:
+    out = io.StringIO()
+    with store.shell() as shell:
+        shell.stdout = out
+        shell.process_command(".shards")
+        shell.process_sql("select count(*) from agent_data")
+    return out.getvalue()
+
+
+def _replaced_and_back(store: edgeshard.Store, out: Path) -> object:
+    store.snapshot(out / "copy.db")
+    store.merge()
+    return attrs.evolve(store.restore(out / "copy.db"), replaced=""), store.merge().rows, store.status()
+
+
+def _watched(store: edgeshard.Store) -> object:
+    with store.watching(), store.shard("door") as shard:
+        shard.write({"n": 3})
+    return store.status()
+
+
+#: What only a store with something in its shards shows, in addition to `METHODS`.
+ON_SHARDS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
+    "erase of what is pending": lambda store, _: store.erase("agent_data", "data ->> 'n' > 1"),
+    "erase of what is pending, dry run": lambda store, _: store.erase("agent_data", "data ->> 'n' > 1", dry_run=True),
+    "shell, .shards": lambda store, _: _listed_by_shell(store),
+    "import of a shard": lambda store, _: store.import_(store.root / "shards" / "door.db"),
+    "import of a shard, dry run": lambda store, _: store.import_(store.root / "shards" / "door.db", dry_run=True),
+    "restore of a snapshot": _replaced_and_back,
+    "salvage of a shard": lambda store, _: (store.salvage(store.root / "shards" / "door.db"), store.status()),
+    "merge of a shard": lambda store, _: store.merge([store.root / "shards" / "door.db"]),
+    "merge of a shard, dry run": lambda store, _: store.merge([store.root / "shards" / "door.db"], dry_run=True),
+    "merge within a budget": lambda store, _: edgeshard.Store(store.root, max_bytes="100M").merge(),
+    "prune after a merge": lambda store, _: (store.merge(), store.prune(keep_rows=0), store.prune(forget_after=0)),
+    "has_shards": lambda store, _: (store.has_shards(), store.exists(), store.init(), store.status()),
+    "watching": lambda store, _: _watched(store),
+}
+
+
+def _shown(result: object, folder: Path) -> str:
+    """Return a result without what differs from call to call: times, random ids, and where the folder is."""
+    if inspect.isgenerator(result):
+        result = list(result)
+    text = result if isinstance(result, str) else repr(result)
+    text = text.replace(str(folder / "disk"), "PLACE/data/shards").replace(str(folder), "PLACE")
+    text = re.sub(r"datetime\.datetime\([^)]*\)+|\b\d+\.\d+(e-\d+)?\b|\b\d+ ?(ms|s|us)\b", "TIME", text)
+    text = re.sub(r"[ ─]+", " ", text)  # columns are as wide as what is in them
+    text = re.sub(r"today_bytes=\d+, bytes=\d+", "BYTES", text)  # the kernel counts what the process writes
+    return re.sub(r"\b[0-9a-f]{32,64}\b|0x[0-9a-f]+|\.[0-9a-f]{8,16}\b|\d+-\d+-\d+T[\d:.+Z-]+", "ID", text)
+
+
+def _outcome(call: Callable[[], object], folder: Path) -> str:
+    try:
+        return _shown(call(), folder)
+    except EdgeshardError as error:
+        return _shown(f"{type(error).__name__}: {error}", folder)
+
+
+def _link_shards(place: Place) -> None:
+    shutil.move(place.data.root / "shards", place.folder / "disk")
+    (place.data.root / "shards").symlink_to(place.folder / "disk")
+
+
+@pytest.fixture
+def twins(original: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Place]:
+    """Two copies of the place; the shards of the second one are on another disk."""
+    folder = tmp_path_factory.mktemp("t")  # reports shorten long paths
+    plain, linked = (Place(folder / name / "p") for name in ("a", "b"))
+    for place in (plain, linked):
+        shutil.copytree(original, place.folder)
+        out = _folder(place.folder / "out")
+        (out / "hub.json").write_text(place.data.ranges().to_json())
+    _link_shards(linked)
+    return plain, linked
+
+
+@pytest.mark.parametrize("name", [*METHODS, *ON_SHARDS])
+def test_a_store_with_linked_shards_does_what_any_store_does(name: str, twins: tuple[Place, Place]) -> None:
+    call = (METHODS | ON_SHARDS)[name]
+    plain, linked = (_outcome(partial(call, place.data, place.folder / "out"), place.folder) for place in twins)
+    assert plain == linked
+    states = [place.data.status().states for place in twins if place.data.has_master()]
+    assert states[0] == states[-1]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_a_verb_does_the_same_with_linked_shards(
+    verb: list[str],
+    twins: tuple[Place, Place],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # lines with paths do not break
+    if "--watch" in verb:
+        pytest.skip("it goes on until it is interrupted")
+    found = []
+    for place in twins:
+        given = {"ROOT": str(place.data.root)}
+        arguments = [given.get(word, word.replace("OUT", str(place.folder / "out"))) for word in verb]
+        code = cli.main(arguments)
+        printed = capsys.readouterr()
+        found.append((code, _shown(printed.out, place.folder), _shown(printed.err, place.folder)))
+    assert found[0] == found[1]
+
+
+def test_a_shard_that_is_not_mounted_keeps_its_stream(place: Place) -> None:
+    place.data.merge(keep_empty=True)
+    with place.data.shard("window") as shard:  # the highest number stays
+        shard.write({"n": 1})
+    place.data.merge()
+    _link_shards(place)
+    shutil.move(place.folder / "disk", place.folder / "unmounted")
+    assert 3 == place.data.prune(keep_rows=0).rows
+    retired = "select sum(streams) from _edgeshard_retirements"
+    assert [(None,)] == place.data.query(retired)
+    shutil.move(place.folder / "unmounted", place.folder / "disk")
+    place.data.merge()
+    place.data.prune(shrink=True)
+    assert [(1,)] == place.data.query(retired)
 
 
 # -- a store without a master -----------------------------------------------------------------------------------------
