@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 
 from edgeshard.errors import ConfigurationError
-from edgeshard.store import explain_os_error
+from edgeshard.store import ensure_free_for_user, explain_os_error
 
 #: Everybody may read it, whatever the umask is.
 _MODE = 0o644
@@ -22,27 +23,34 @@ class PublishedFile:
     Args:
         path: the file.
         action: what writing it is called in errors, such as "write metrics".
+        beginning: how each content of it begins, by which an existing file is known as one of ours.
+        root: the store that the command is about, or None.
 
     Attributes:
         path: the file, absolute.
 
     Raises:
-        ConfigurationError: its folder does not exist, or the path is a folder.
+        ConfigurationError: its folder does not exist, or something is there that must not be replaced: a part of a
+            store, a folder, a link, a device, or a file that begins otherwise.
         AccessError, DiskFullError, StorageIOError: the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], action: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], action: str, beginning: bytes, root: Path | None = None) -> None:
         self.path = os.path.abspath(path)
         self._action = action
+        self._beginning = beginning
+        self._root = root
         self._check()
 
     def replace(self, content: bytes) -> None:
         """Replace the file.
 
         Raises:
+            ConfigurationError: meanwhile something else was put there, which stays.
             AccessError, DiskFullError, StorageIOError: it cannot be written; the old file stays.
         """
         try:
+            self._ensure_replaceable()
             self._replace(content)
         except OSError as error:
             raise explain_os_error(error, self._action, self.path) from error
@@ -65,12 +73,26 @@ class PublishedFile:
         import tempfile  # slow to import, and most commands publish nothing
 
         folder = os.path.dirname(self.path)
-        if os.path.isdir(self.path):
-            raise ConfigurationError(self._action, self.path, "it is a folder; name a file in it")
         try:
+            self._ensure_replaceable()
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ConfigurationError(self._action, self.path, f"there is no folder {folder}; create it") from error
         except OSError as error:
             raise explain_os_error(error, self._action, self.path) from error
+
+    def _ensure_replaceable(self) -> None:
+        ensure_free_for_user(self.path, self._root, self._action)
+        try:
+            # O_NOFOLLOW and O_NONBLOCK: a link or a FIFO may have come since we looked
+            handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            found = os.read(handle, len(self._beginning))
+        finally:
+            os.close(handle)
+        if found not in (b"", self._beginning):  # a power cut may leave an empty file
+            cause = "this file exists already, and edgeshard did not write it; choose another name, or remove it"
+            raise ConfigurationError(self._action, self.path, cause)
