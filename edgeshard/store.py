@@ -48,6 +48,9 @@ from edgeshard.shard.write_profile import PROFILES, WriteProfileName
 if TYPE_CHECKING:
     from edgeshard.exchange.inventory import Inventory as Inventory
     from edgeshard.files.os_errors import explain_os_error as explain_os_error
+    from edgeshard.files.targets import ensure_replaceable as ensure_replaceable
+    from edgeshard.files.targets import find_obstacle as find_obstacle
+    from edgeshard.files.targets import resolve_target as resolve_target
     from edgeshard.format.ranges import Range
     from edgeshard.records.scalars import number_or_text as number_or_text
     from edgeshard.retention.store_rules import Retention
@@ -80,9 +83,12 @@ __all__ = [
     "Store",
     "age_s",
     "draw_rows",
+    "ensure_replaceable",
     "explain_os_error",
+    "find_obstacle",
     "load_all",
     "number_or_text",
+    "resolve_target",
     "row_count",
     "shorten_text",
     "size_bytes",
@@ -94,8 +100,11 @@ _MODULES: Final = {
     "Inventory": "edgeshard.exchange.inventory",
     "Statement": "edgeshard.sqlite",
     "draw_rows": "edgeshard.sqlite",
+    "ensure_replaceable": "edgeshard.files.targets",
     "explain_os_error": "edgeshard.files.os_errors",
+    "find_obstacle": "edgeshard.files.targets",
     "number_or_text": "edgeshard.records.scalars",
+    "resolve_target": "edgeshard.files.targets",
     "shorten_text": "edgeshard.sqlite",
     "wrap_text": "edgeshard.sqlite",
 }
@@ -1131,14 +1140,14 @@ class Store:
 
         Args:
             target: the file to create, in an existing folder.
-            force: replace an existing file.
+            force: replace an existing file, but no part of any store.
             check: check the copy as ``verify(deep=True)`` does. Without it the snapshot is faster, and
                 a damaged master is copied as it is, unless it is known to be damaged and an existing file would be
                 replaced.
             progress: called with (pages copied, pages to copy).
 
         Raises:
-            ConfigurationError: the file exists already, or the folder does not.
+            ConfigurationError: the file exists already, the folder does not, or the path is a part of a store.
             StorageBusyError: another snapshot is writing the same file.
             DamagedError: the master is damaged, or the copy is. Nothing was created or replaced.
             StorageError: the master cannot be read, or the copy cannot be written.
@@ -1449,12 +1458,12 @@ class Store:
                 `receipt` says it has, or had, is left out; it must be confirmed.
             ranges: the same, from a file that ``edgeshard ranges`` wrote there, an open binary file with that, or what
                 `ranges` returned. With neither, all rows are written.
-            force: replace an existing file.
+            force: replace an existing file, but no part of any store.
             progress: called with (rows written, rows to write).
 
         Raises:
-            ConfigurationError: the file exists already, the folder does not, there is no receipt of such a database,
-                or both `since_hub` and `ranges` are given.
+            ConfigurationError: the file exists already, the folder does not, the path is a part of a store, there is
+                no receipt of such a database, or both `since_hub` and `ranges` are given.
             StorageBusyError: another process is writing the same file.
             StorageError: the master cannot be read, or the bundle cannot be written.
         """

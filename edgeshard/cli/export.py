@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     lacking.add_argument(
         "--ranges", metavar="FILE", type=arguments.name, help="leave out the rows that this file lists; -: stdin"
     )
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument("--force", action="store_true", help="replace an existing file, but no part of a store")
     arguments.add_json(parser)
     arguments.add_quiet(parser)
     parser.set_defaults(run=run, interrupted="interrupted; nothing was created")

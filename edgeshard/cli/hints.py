@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Final
 
 from edgeshard.errors import (
@@ -14,6 +15,7 @@ from edgeshard.errors import (
     UnreadableRowError,
     WatcherStalledError,
 )
+from edgeshard.store import find_obstacle, resolve_target
 
 #: What may follow the verb in an action, and says nothing without it: "merge into", "export to".
 _PREPOSITIONS: Final = ("into", "to", "from", "of", "in")
@@ -36,7 +38,7 @@ def _hint(error: EdgeshardError, options: argparse.Namespace) -> str:
         return _longer_wait(options)
     if isinstance(error, UnreadableRowError) and getattr(options, "json_cols", False):
         return " (--json-cols)"
-    if isinstance(error, ConfigurationError) and _would_replace(options):
+    if isinstance(error, ConfigurationError) and _would_replace(error, options):
         return " (--force)"
     return ""
 
@@ -48,6 +50,12 @@ def _longer_wait(options: argparse.Namespace) -> str:
     return f" (--lock-wait SECONDS{' waits longer' if options.lock_wait else ''})"
 
 
-def _would_replace(options: argparse.Namespace) -> bool:
+def _would_replace(error: EdgeshardError, options: argparse.Namespace) -> bool:
+    """Return whether the error is about the file to make, which exists, and which --force would replace."""
     target = getattr(options, "target", None)
-    return target is not None and not getattr(options, "force", True) and os.path.lexists(target)
+    if target is None or getattr(options, "force", True) or error.path != resolve_target(target):
+        return False
+    try:
+        return os.path.lexists(target) and not find_obstacle(target, Path(os.path.realpath(options.root)))
+    except (OSError, EdgeshardError):  # the error itself says more
+        return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from edgeshard.cli.published_file import PublishedFile
@@ -16,6 +17,9 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.reports import Level, MergeReport, ShardStatus, StatusReport
 
 _ACTION = "write metrics"
+
+#: How prometheus-client begins a file whose first metric is one of ours.
+_BEGINNING = b"# HELP edgeshard_"
 
 #: A pass that finds nothing new takes a millisecond, one with a large backlog minutes.
 _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
@@ -69,15 +73,17 @@ class MetricsFile:
 
     Args:
         path: the file; node_exporter reads only names that end in ``.prom``.
+        root: the merger's store, or None.
 
     Raises:
-        ConfigurationError: prometheus-client is not installed, the folder does not exist, or the path is a folder.
+        ConfigurationError: prometheus-client is not installed, the folder does not exist, or something is there that
+            must not be replaced; see `PublishedFile`.
         AccessError, DiskFullError, StorageIOError: the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], root: Path | None = None) -> None:
         self._client = _client()
-        self._file = PublishedFile(path, _ACTION)
+        self._file = PublishedFile(path, _ACTION, _BEGINNING, root)
         registry = self._registry = self._client.CollectorRegistry()
         self._counters = {
             name: self._client.Counter(_named(name), text, registry=registry) for name, text in _COUNTERS.items()
@@ -145,6 +151,7 @@ class MetricsFile:
         """Replace the file; its readers see the old one or the new one, and never a part of it.
 
         Raises:
+            ConfigurationError: meanwhile something else was put there, which stays.
             AccessError, DiskFullError, StorageIOError: it cannot be written; the old file stays.
         """
         self._file.replace(self._client.generate_latest(self._registry))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 
 from edgeshard.errors import ConfigurationError
-from edgeshard.store import explain_os_error
+from edgeshard.store import ensure_replaceable, explain_os_error
 
 #: Everybody may read it, whatever the umask is.
 _MODE = 0o644
@@ -22,27 +23,34 @@ class PublishedFile:
     Args:
         path: the file.
         action: what writing it is called in errors, such as "write metrics".
+        beginning: how each content of it begins, by which an existing file is known as one of ours.
+        root: the store that the command is about, or None.
 
     Attributes:
         path: the file, absolute.
 
     Raises:
-        ConfigurationError: its folder does not exist, or the path is a folder.
+        ConfigurationError: its folder does not exist, or something is there that must not be replaced: a part of a
+            store, a folder, a link, a device, or a file that begins otherwise.
         AccessError, DiskFullError, StorageIOError: the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], action: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], action: str, beginning: bytes, root: Path | None = None) -> None:
         self.path = os.path.abspath(path)
         self._action = action
+        self._beginning = beginning
+        self._root = root
         self._check()
 
     def replace(self, content: bytes) -> None:
         """Replace the file.
 
         Raises:
+            ConfigurationError: meanwhile something else was put there, which stays.
             AccessError, DiskFullError, StorageIOError: it cannot be written; the old file stays.
         """
         try:
+            ensure_replaceable(self.path, self._beginning, self._root, self._action)
             self._replace(content)
         except OSError as error:
             raise explain_os_error(error, self._action, self.path) from error
@@ -65,9 +73,8 @@ class PublishedFile:
         import tempfile  # slow to import, and most commands publish nothing
 
         folder = os.path.dirname(self.path)
-        if os.path.isdir(self.path):
-            raise ConfigurationError(self._action, self.path, "it is a folder; name a file in it")
         try:
+            ensure_replaceable(self.path, self._beginning, self._root, self._action)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -16,7 +16,8 @@ The shard is only read, and stays as it is: move it away afterwards, so that mer
 first. Rows that the master has already are not duplicated, so you can repeat it, or run it on a copy of the shard.
 
 It reads every page on its own, and takes the rows that are whole. Rows that are known to have existed and are in no
-master are listed as gaps. If a bit flipped inside a value, the original value is lost, and nothing shows it.
+master are listed as gaps. If the end of the file is cut off, it says how many pages are missing, and exits 3. If a bit
+flipped inside a value, the original value is lost, and nothing shows it.
 
 examples:
   %(prog)s data data/shards/boiler-room.db
@@ -24,7 +25,7 @@ examples:
 
 exit codes:
   0 all rows that are known of are in the master     1 failed     2 wrong usage
-  3 rows are missing; each gap is listed         65 nothing in it can be read
+  3 rows or pages are missing                    65 nothing in it can be read
   74 input/output error, or no space             75 its agent has it open
   77 not permitted                               78 there is no such store, or no such file
 """

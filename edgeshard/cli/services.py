@@ -29,7 +29,7 @@ def merge(store: Store, options: argparse.Namespace) -> int:
     Raises:
         EdgeshardError: the store cannot be watched, or the first merge failed.
     """
-    metrics = None if options.metrics_file is None else MetricsFile(options.metrics_file)
+    metrics = None if options.metrics_file is None else MetricsFile(options.metrics_file, store.root)
     profile = PROFILES[options.wear or "normal"]
     rescan_s = profile.rescan_s if options.rescan is None else options.rescan
     interval_s = profile.interval_s if options.interval is None else options.interval

@@ -28,7 +28,8 @@ exit codes:
   0 done                            1 failed         2 wrong usage
   65 the master is damaged, or the copy; nothing was created or replaced
   74 input/output error, or no space                 75 another snapshot is writing this file
-  77 not permitted                  78 the file exists already, or there is no such store or no master
+  77 not permitted                  78 the file exists already, or is a part of a store; or there is no such store
+                                       or no master
 """
 
 
@@ -39,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target", metavar="TARGET", type=arguments.name, help="the file to create, in an existing folder"
     )
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument("--force", action="store_true", help="replace an existing file, but no part of a store")
     parser.add_argument("--no-check", dest="check", action="store_false", help="do not check the copy, for speed")
     arguments.add_quiet(parser)
     parser.set_defaults(run=run, interrupted="interrupted; nothing was created")

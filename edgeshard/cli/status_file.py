@@ -22,13 +22,14 @@ def run(options: argparse.Namespace) -> int:
     """Write the page once, or every so many seconds until SIGTERM or Ctrl-C, and return the exit code.
 
     Raises:
-        ConfigurationError: there is no such store, no such folder for the page, or pygal is not installed.
+        ConfigurationError: there is no such store, no such folder for the page, something there that must not be
+            replaced, or pygal is not installed.
         EdgeshardError: the store cannot be read, which the page says, or the page cannot be written. With --every, what
             fails later is logged, and tried again.
     """
-    arguments.store_of(options)
+    root = arguments.store_of(options).root
     charts.ensure_installed()
-    file = PublishedFile(options.html, "write page")
+    file = PublishedFile(options.html, "write page", status_page.BEGINNING.encode(), root)
     if options.page_every_s is None:
         status = _write(file, options)
         print(printable(f"{file.path}: {status}"))

@@ -18,6 +18,11 @@ from edgeshard.display import escaped
 from edgeshard.errors import EdgeshardError, printable
 from edgeshard.reports import Activity, ShardStatus, StatusReport
 
+#: How each page begins, by which an existing file is known as one.
+BEGINNING: Final = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="generator" content="edgeshard">'
+)
+
 #: Shards in the table.
 _SHARDS_MAX: Final = 100
 
@@ -99,7 +104,7 @@ def _document(root: Path, at: datetime.datetime, verdict: str, body: Iterable[st
     refresh = [] if refresh_s is None else [f'<meta http-equiv="refresh" content="{max(1, round(refresh_s))}">']
     again = "" if refresh_s is None else f", and written again every {refresh_s:g} s"
     parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        BEGINNING,
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         *refresh,
         f"<title>{verdict}: {name}</title><style>{_STYLE}</style></head>",

@@ -22,7 +22,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import SchemaConflictError
-from edgeshard.files import atomic_file
+from edgeshard.files import atomic_file, targets
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range, prefix
 from edgeshard.master import identity as master_identity
@@ -69,10 +69,10 @@ def _export(
     force: bool,
     progress: Progress | None,
 ) -> ExportReport:
-    path = atomic_file.resolve_target(target)
+    path = targets.resolve_target(target)
     with (
         sqlite.translate_errors(_ACTION, path),
-        atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,
+        atomic_file.staged(target, master_path, _ACTION, force=force) as unfinished,
     ):
         connection = sqlite.create_without_wal(
             unfinished, format.BUNDLE_PAGE_SIZE, format.BUNDLE_TABLES, (), format.IDENTITY

@@ -13,7 +13,7 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.errors import DamagedError
-from edgeshard.files import atomic_file, fingerprint
+from edgeshard.files import atomic_file, fingerprint, targets
 from edgeshard.inspect import verify
 from edgeshard.master import damage, database
 from edgeshard.retention import by_hand
@@ -30,7 +30,7 @@ def snapshot(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Copy the master into a file of its own; see `Store.snapshot`."""
-    path = atomic_file.resolve_target(target)
+    path = targets.resolve_target(target)
     with sqlite.translate_errors(_ACTION, path):
         replaces_unchecked = force and not check and fingerprint.exists(path)
     if replaces_unchecked:
@@ -38,10 +38,10 @@ def snapshot(
     if damage.find(master_path) is None:
         by_hand.settle_file(master_path)  # so that those who read the copy find no contradiction
     try:
-        _copy(master_path, path, force=force, check=check, progress=progress)
+        _copy(master_path, target, force=force, check=check, progress=progress)
     except _UnrecordedDeletionsError:
         by_hand.settle_file(master_path, thorough=True)
-        _copy(master_path, path, force=force, check=check, progress=progress, is_settled=True)
+        _copy(master_path, target, force=force, check=check, progress=progress, is_settled=True)
 
 
 class _UnrecordedDeletionsError(Exception):
@@ -50,7 +50,7 @@ class _UnrecordedDeletionsError(Exception):
 
 def _copy(
     master_path: Path,
-    path: str,
+    target: str | os.PathLike[str],
     *,
     force: bool,
     check: bool,
@@ -62,11 +62,12 @@ def _copy(
     Raises:
         _UnrecordedDeletionsError: it does, and it was not settled before.
     """
+    path = targets.resolve_target(target)
     connection = database.open_master(master_path, writable=False)
     try:
         with (
             sqlite.translate_errors(_ACTION, path),
-            atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,
+            atomic_file.staged(target, master_path, _ACTION, force=force) as unfinished,
         ):
             try:
                 sqlite.back_up(connection, unfinished, progress)

@@ -25,7 +25,7 @@ from typing import Final
 
 from edgeshard import format
 from edgeshard.errors import ConfigurationError, StorageBusyError
-from edgeshard.files import fingerprint, folders, locks, modes, paths
+from edgeshard.files import fingerprint, folders, locks, modes, paths, targets
 
 #: What link() says where there are no hard links: EPERM on FAT, ENOSYS, EOPNOTSUPP or EXDEV on file systems in user
 #: space and network folders, EMLINK where a file may have one name, EACCES where a security policy forbids them.
@@ -42,34 +42,31 @@ _HEADER_BYTES: Final = 100
 _APPLICATION_ID: Final = slice(68, 72)
 
 
-def resolve_target(target: str | os.PathLike[str]) -> str:
-    """Return the absolute path of a file to be made, with symbolic links resolved in its folder but not in its name."""
-    return os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(target))), os.path.basename(target))
-
-
 @contextlib.contextmanager
-def staged(path: str, master_path: Path, action: str, *, force: bool) -> Iterator[str]:
-    """Yield the path of an empty file that the block fills and closes; then publish it as `path`.
+def staged(target: str | os.PathLike[str], master_path: Path, action: str, *, force: bool) -> Iterator[str]:
+    """Yield the path of an empty file that the block fills and closes; then publish it as `target`.
 
     Args:
-        path: its final path, from `resolve_target`.
-        master_path: the store's master, which it must not replace.
+        target: its final path, as the user gave it.
+        master_path: the store's master. Of this store, and of any other, nothing is replaced.
         action: what is being done, for errors.
         force: replace an existing file.
 
     Raises:
-        ConfigurationError: the file exists already, or its folder does not.
+        ConfigurationError: the file exists already, its folder does not, or it is a part of a store.
         StorageBusyError: another command is making this file.
     """
-    _check_target(path, master_path, action, force=force)
+    path = targets.resolve_target(target)
+    _check_target(target, master_path, action, force=force)
     with _claimed(path, action) as unfinished:
         yield unfinished
         if not publish(unfinished, path, replace=force):
             raise _exists(path, action)
 
 
-def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> None:
+def _check_target(target: str | os.PathLike[str], master_path: Path, action: str, *, force: bool) -> None:
     """Check the target before anything is copied, which may take minutes."""
+    path = targets.resolve_target(target)
     try:
         path.encode()
     except UnicodeEncodeError as error:
@@ -78,16 +75,9 @@ def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> 
     folder = os.path.dirname(path)
     if not stat.S_ISDIR(fingerprint.mode(folder)):  # it may be on a medium that is not mounted
         raise ConfigurationError(action, path, f"there is no folder {folder}; make it, or mount its medium")
-    mode = fingerprint.mode(path)
-    if stat.S_ISDIR(mode):
-        raise ConfigurationError(action, path, "it is a folder; name the file to make in it")
-    if fingerprint.exists(path):
-        if mode and os.path.samefile(path, master_path):
-            raise ConfigurationError(action, path, "it is the master itself; choose another name")
-        if not force:
-            raise _exists(path, action)
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise ConfigurationError(action, path, "it is not a regular file, and is not replaced; choose another name")
+    targets.ensure_free_for_user(target, master_path.parent, action)
+    if not force and fingerprint.exists(path):
+        raise _exists(path, action)
     for suffix in (paths.WAL, paths.JOURNAL):
         # SQLite would take it for the new file's, and write pages of another database into the new file
         if fingerprint.exists(path + suffix):

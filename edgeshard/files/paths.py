@@ -51,6 +51,15 @@ UNFINISHED_SHARD: Final = re.compile(rf"(.+)\.db{_UNFINISHED_NAME}(?:-journal|-w
 
 _REPLACED_MASTER = re.compile(r"replaced-master-[0-9-]+-[0-9a-f]{8}\.db(?:-wal|-journal)?")
 
+#: Every name that edgeshard uses in a store's folder, but for upper and lower case.
+_OWN_NAME = re.compile(
+    r"shards|merge\.lock|watch\.lock|quotas|reserve|refresh\.sql|salvage-[0-9a-f]{16}"
+    rf"|(?:budget|master-damaged|erased)\.json(?:{_UNFINISHED_NAME})?"
+    r"|(?:master|restored-master|removed-shards|removed-shards-damaged-[0-9a-f]{8}|replaced-master-[0-9-]+-[0-9a-f]{8})"
+    rf"\.db(?:{_UNFINISHED_NAME})?(?:-wal|-shm|-journal)?",
+    re.IGNORECASE,
+)
+
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 # names of devices on Windows, to which a USB stick may take a store
@@ -132,6 +141,11 @@ def replaced_master(root: Path, when: str, token: str) -> Path:
 def is_replaced_master(name: str) -> bool:
     """Return whether a file name is one that `replaced_master` returns, or that of a file next to it."""
     return _REPLACED_MASTER.fullmatch(name) is not None
+
+
+def is_own_name(name: str) -> bool:
+    """Return whether edgeshard uses this name in a store's folder, so that nothing of a user's may have it."""
+    return _OWN_NAME.fullmatch(name) is not None
 
 
 def erased(root: Path) -> Path:

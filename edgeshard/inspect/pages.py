@@ -64,8 +64,23 @@ class Pages:
         self.page_bytes: int = stated if stated in _PAGE_BYTES else default_page_bytes
         self._usable = self.page_bytes - (header[20] if is_whole and header[20] < 32 else 0)
         self._wal = wal
-        self._frames = {} if wal is None else _frames(wal, self.page_bytes)
-        self.count = max(file.seek(0, 2) // self.page_bytes, max(self._frames, default=0))
+        self._frames, self._count_after = ({}, 0) if wal is None else _frames(wal, self.page_bytes)
+        self._in_file = file.seek(0, 2) // self.page_bytes
+        self.count = max(self._in_file, max(self._frames, default=0))
+
+    @property
+    def missing(self) -> int:
+        """How many whole pages at its end the database has lost: it says how many it has, unless that is damaged."""
+        stated = self._count_after or self._stated_count()
+        beyond = sum(self._in_file < number <= stated for number in self._frames)
+        return max(0, stated - self._in_file - beyond)
+
+    def _stated_count(self) -> int:
+        """Return how many pages the header says there are, or 0 if SQLite would not believe it."""
+        header = _read(self._file, 0, _HEADER_BYTES)
+        if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC) or header[24:28] != header[92:96]:
+            return 0
+        return _uint32(header, 28)
 
     def page(self, number: int) -> bytes:
         """Return a page's bytes, or fewer if the file ends before."""
@@ -193,17 +208,22 @@ def _value(record: bytes, at: int, serial_type: int) -> tuple[Value, int]:
     return content.decode() if serial_type % 2 else content, at + length
 
 
-def _frames(wal: BinaryIO, page_bytes: int) -> dict[int, int]:
-    """Map each page to the offset of its newest committed content in a WAL."""
+def _frames(wal: BinaryIO, page_bytes: int) -> tuple[dict[int, int], int]:
+    """Map each page to the offset of its newest committed content in a WAL.
+
+    Returns:
+        The offsets, and how many pages the database has after the last commit, or 0 if there is none.
+    """
     header = _read(wal, 0, _WAL_HEADER_BYTES)
     if len(header) < _WAL_HEADER_BYTES or header[:3] != b"\x37\x7f\x06" or _uint32(header, 8) != page_bytes:
-        return {}
+        return {}, 0
     order = ">" if header[3] & 1 else "<"
     sums = _checksum(header[:24], (0, 0), order)
     if sums != struct.unpack(">II", header[24:]):
-        return {}
+        return {}, 0
     committed: dict[int, int] = {}
     pending: dict[int, int] = {}
+    count = 0
     offset = _WAL_HEADER_BYTES
     while len(frame := _read(wal, offset, _FRAME_HEADER_BYTES + page_bytes)) == _FRAME_HEADER_BYTES + page_bytes:
         number, pages_after = struct.unpack(">II", frame[:8])
@@ -214,8 +234,9 @@ def _frames(wal: BinaryIO, page_bytes: int) -> dict[int, int]:
         if pages_after:
             committed.update(pending)
             pending.clear()
+            count = pages_after
         offset += len(frame)
-    return committed
+    return committed, count
 
 
 def _checksum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:

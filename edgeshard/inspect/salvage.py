@@ -10,7 +10,8 @@ If the process is killed at any step, nothing is lost or duplicated: run it agai
 the killed one made. The damaged file is never changed.
 
 Rows that are known to have existed, and that the master lacks afterwards, are gaps. Rows after the last one that
-can be read, or that was recorded as truncated, cannot be known.
+can be read, or that was recorded as truncated, cannot be known. But if the end of the file is cut off, its header, or
+the last commit in its WAL, says how many pages there were.
 """
 
 from __future__ import annotations
@@ -94,10 +95,11 @@ def _read(root: Path, path: str, rescued: str) -> tuple[Survey, SalvageReport]:
         with _opened(path) as pages:
             found = survey(pages, path)
             rows, unassigned = rescue(pages, found, rescued) if found.streams else (0, 0)
+            missing_pages = pages.missing
     finally:
         if merging is not None:
             merging.release()
-    return found, SalvageReport(path, found.agent, rows, 0, len(found.streams), (), unassigned)
+    return found, SalvageReport(path, found.agent, rows, 0, len(found.streams), (), unassigned, missing_pages)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ class SalvageReport(Report):
         streams: streams of the shard that are known.
         gaps: rows of these streams that are known to have existed and that the master does not have.
         unassigned: rows that could be read, but whose stream or table is lost or ambiguous.
+        missing_pages: pages at the end of the shard that are cut off; which rows were on them cannot be known.
     """
 
     _computed = ("complete",)
@@ -33,6 +34,7 @@ class SalvageReport(Report):
     streams: int = 0
     gaps: tuple[Gap, ...] = ()
     unassigned: int = 0
+    missing_pages: int = 0
 
     @property
     def readable(self) -> bool:
@@ -42,11 +44,11 @@ class SalvageReport(Report):
     @property
     def complete(self) -> bool:
         """Whether nothing is missing, as far as is known."""
-        return self.readable and not self.gaps and not self.unassigned
+        return self.readable and not self.gaps and not self.unassigned and not self.missing_pages
 
     def _line(self) -> str:
         if not self.readable:
-            return f"nothing in {self.path} can be read"
+            return f"nothing in {self.path} can be read{self._cut_off()}"
         line = (
             f"salvaged {rows_of_streams(self.rows, self.streams)} of agent {self.agent!r}, {self.merged:,} of them new"
         )
@@ -54,4 +56,10 @@ class SalvageReport(Report):
             line += f"; {count_missing(sum(map(len, self.gaps)), len(self.gaps))}"
         if self.unassigned:
             line += f"; {units.count(self.unassigned, 'row')} of unknown origin left out"
-        return line
+        return line + self._cut_off()
+
+    def _cut_off(self) -> str:
+        if not self.missing_pages:
+            return ""
+        pages = units.count(self.missing_pages, "page")
+        return f"; its end is cut off, and with it {pages} of unknown content: salvage a whole copy, if there is one"

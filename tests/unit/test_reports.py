@@ -61,6 +61,10 @@ def test_a_merge_says_what_it_did() -> None:
             SalvageReport("x", "pump", 1, 0, 1, (GAP,), 1),
             "salvaged 1 row of 1 stream of agent 'pump', 0 of them new; 1 row",
         ),
+        (
+            SalvageReport("x", "pump", missing_pages=1),
+            "nothing in x can be read; its end is cut off, and with it 1 page",
+        ),
         (AcceptLossReport((GAP,), dry_run=True), "would accept the loss of 1 row in 1 run"),
         (
             EraseReport(1, pending=1, dry_run=True),

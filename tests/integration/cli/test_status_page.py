@@ -215,7 +215,7 @@ def test_a_master_that_cannot_be_read_has_a_page_that_says_so(store: edgeshard.S
 def test_the_page_can_be_read_by_a_web_server_and_replaces_an_older_one(store: edgeshard.Store, tmp_path: Path) -> None:
     write(store, "door")
     path = tmp_path / "status.html"
-    path.write_text("old")
+    path.write_text(f"{status_page.BEGINNING}old")
     before = os.umask(0o077)
     try:
         done = cli.main(["status", str(store.root), "--html", str(path)])

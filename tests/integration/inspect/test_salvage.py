@@ -222,6 +222,53 @@ def test_how_long_rows_are_to_be_kept_is_salvaged_with_them(store: edgeshard.Sto
     assert [["alarm", 5]] == [[*row] for row in sql(store.master_path, "select * from _edgeshard_priorities")]
 
 
+@pytest.mark.parametrize("rows", [10, 300])
+def test_a_shard_whose_end_is_cut_off_is_never_called_complete(store: edgeshard.Store, rows: int) -> None:
+    with store.shard("cut") as shard:
+        shard.write_many({"n": n, "text": "x" * 60} for n in range(rows))
+    path = shard_path(store, "cut")
+    whole = path.read_bytes()
+    pages = len(whole) // 1024
+    for kept in range(len(whole) - 1, 1023, -512 if rows == 10 else -7168):
+        path.write_bytes(whole[:kept])
+        report = store.salvage(path)
+        assert (pages - kept // 1024, False) == (report.missing_pages, report.complete)
+        assert f"its end is cut off, and with it {report.missing_pages} page" in str(report)
+    path.write_bytes(whole[:5000])
+    done = command("salvage", store.root, path, "--json")
+    found = json.loads(done.stdout)
+    assert (3 if found["streams"] else 65, False, pages - 4) == (
+        done.returncode,
+        found["complete"],
+        found["missing_pages"],
+    )
+    path.write_bytes(whole)
+    report = store.salvage(path)
+    assert (rows, 0, True) == (report.rows, report.missing_pages, report.complete)
+
+
+def test_pages_that_are_only_in_the_log_are_not_missing(store: edgeshard.Store, tmp_path: Path) -> None:
+    path, copy = shard_path(store, "agent"), tmp_path / "copy.db"
+    with store.shard("agent") as shard:
+        shard.write({"n": 0})
+        shard.write_many({"n": n, "text": "x" * 60} for n in range(1, 200))
+        shutil.copy(path, copy)
+        shutil.copy(f"{path}-wal", f"{copy}-wal")
+    assert os.path.getsize(copy) < os.path.getsize(path), "the last pages are only in the log"
+    report = store.salvage(copy)
+    assert (200, 0, True) == (report.rows, report.missing_pages, report.complete)
+    # without the log, what is cut off is missing
+    log, before = Path(f"{copy}-wal").read_bytes(), copy.read_bytes()
+    sql(copy, "pragma wal_checkpoint(truncate)")
+    pages = os.path.getsize(copy) // 1024
+    os.truncate(copy, len(before))
+    report = store.salvage(copy)
+    assert (pages - len(before) // 1024, False) == (report.missing_pages, report.complete)
+    Path(f"{copy}-wal").write_bytes(log)
+    report = store.salvage(copy)
+    assert (200, 0, True) == (report.rows, report.missing_pages, report.complete)
+
+
 @pytest.mark.parametrize("trials", short_and_full(range(20), range(20, 60)))
 def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp_path: Path, trials: range) -> None:
     images = damaged_shards.images(1)
