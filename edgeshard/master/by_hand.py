@@ -55,3 +55,8 @@ def forget(connection: Connection, stream_no: int, seqs: list[Range]) -> None:
         "WHERE seq BETWEEN value ->> 0 AND value ->> 1)",
         (stream_no, to_json([[item.first, item.last] for item in seqs])),
     )
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Delete the notes of all rows of a stream, in the transaction in which it retires: it has no row."""
+    connection.execute("DELETE FROM main._edgeshard_deleted_by_hand WHERE stream_no = ?", (stream_no,))

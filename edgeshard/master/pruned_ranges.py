@@ -51,6 +51,9 @@ _OWN: Final = f"is_own = 1 AND database_id = {identity.OWN_ID}"
 #: The condition that a newer copy of this master pruned them, before this one was put back in its place.
 _OF_NEWER_COPY: Final = f"is_own = 0 AND database_id = {identity.OWN_ID}"
 
+#: The entries of listed streams. Others say nothing: see `edgeshard.master.retirement.unlisted_streams`.
+_LISTED: Final = "main._edgeshard_pruned_ranges CROSS " + streams.JOIN
+
 
 def is_rule(reason: str) -> bool:
     """Return whether a reason is the name of a retention rule."""
@@ -118,12 +121,35 @@ def own_rows(connection: Connection, stream_no: int) -> Counter[str]:
 
 
 def forget_stream(connection: Connection, stream_no: int) -> None:
-    """Forget what this master pruned of a stream, in the transaction in which it retires."""
-    connection.execute(f"DELETE FROM main._edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ?", (stream_no,))
+    """Forget what was pruned of a stream, in the transaction in which it retires.
+
+    The record of the retired stream says what this master pruned. What merged databases say explains the absence of
+    rows that this master never held, and it held all rows of this stream.
+    """
+    table = "main._edgeshard_pruned_ranges"
+    connection.execute(f"DELETE FROM {table} WHERE {_OWN} AND stream_no = ?", (stream_no,))
+    # there is no index on the number alone, and few databases: look for the next one, instead of reading all entries
+    connection.execute(
+        f"WITH RECURSIVE d(id) AS (SELECT min(database_id) FROM {table} WHERE is_own = 0 UNION ALL "
+        f"SELECT (SELECT min(database_id) FROM {table} WHERE is_own = 0 AND database_id > d.id) FROM d "
+        "WHERE id IS NOT NULL) "
+        f"DELETE FROM {table} WHERE is_own = 0 AND database_id IN (SELECT id FROM d WHERE id IS NOT NULL) "
+        "AND stream_no = ?",
+        (stream_no,),
+    )
+
+
+def unlisted_streams(connection: Connection) -> list[int]:
+    """Return the numbers that are in entries of merged databases, and are no stream's; this reads all such entries."""
+    sql = (
+        "SELECT DISTINCT stream_no FROM main._edgeshard_pruned_ranges "
+        f"WHERE is_own = 0 AND stream_no NOT IN (SELECT stream_no FROM {streams.TABLE})"
+    )
+    return [number for (number,) in sqlite.fetch(connection, sql)]
 
 
 def streams_pruned_from_the_first(connection: Connection) -> list[int]:
-    """Return the numbers of the streams of which this master pruned the first row, and no other database any."""
+    """Return the numbers of the streams of which this master pruned the first row."""
     table = "main._edgeshard_pruned_ranges p"
     # a stream may have any number of entries: look for the next stream, instead of reading all entries
     next_own = f"SELECT min(stream_no) FROM {table} WHERE {_OWN} AND p.stream_no > n.stream_no"
@@ -131,8 +157,7 @@ def streams_pruned_from_the_first(connection: Connection) -> list[int]:
         connection,
         f"WITH RECURSIVE n(stream_no) AS (SELECT -1 UNION ALL SELECT ({next_own}) FROM n WHERE stream_no IS NOT NULL) "
         "SELECT stream_no FROM n WHERE stream_no IS NOT NULL "
-        f"AND EXISTS (SELECT 1 FROM {table} WHERE {_OWN} AND p.stream_no = n.stream_no AND first = 1) "
-        f"AND stream_no NOT IN (SELECT stream_no FROM {table} WHERE is_own = 0)",
+        f"AND EXISTS (SELECT 1 FROM {table} WHERE {_OWN} AND p.stream_no = n.stream_no AND first = 1)",
     )
     return [number for (number,) in rows]
 
@@ -223,7 +248,7 @@ def has_deletions_by_request(connection: Connection) -> bool:
 
 def streams_of_newer_copy(connection: Connection) -> list[int]:
     """Return the numbers of the streams that this master had pruned rows of before an older copy of it was put back."""
-    sql = f"SELECT DISTINCT stream_no FROM main._edgeshard_pruned_ranges WHERE {_OF_NEWER_COPY}"
+    sql = f"SELECT DISTINCT stream_no FROM {_LISTED} WHERE {_OF_NEWER_COPY}"
     return [number for (number,) in sqlite.fetch(connection, sql)]
 
 
@@ -237,7 +262,7 @@ def of_newer_copy(connection: Connection, stream_no: int | None = None) -> dict[
     found: dict[int, list[PrunedRange]] = {}
     only = "" if stream_no is None else f"AND stream_no = {stream_no:d}"
     for number, first, last, *rest in connection.execute(
-        f"SELECT stream_no, first, last, database_id, reason, pruned_at FROM main._edgeshard_pruned_ranges "
+        f"SELECT stream_no, first, last, database_id, reason, pruned_at FROM {_LISTED} "
         f"WHERE {_OF_NEWER_COPY} {only} ORDER BY stream_no, first"
     ):
         found.setdefault(number, []).append(PrunedRange(Range(first, last), *rest))

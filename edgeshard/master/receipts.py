@@ -282,8 +282,9 @@ def _change(connection: Connection, peer: Peer, unwanted: Sequence[_Row], new: S
             "DELETE FROM main._edgeshard_receipts WHERE database_id = ? AND stream_no = ? AND first = ?",
             [(peer.database_id, number, first) for number, first, _, _ in unwanted],
         )
-        connection.executemany(
-            "INSERT INTO main._edgeshard_receipts(database_id, stream_no, first, last, state) VALUES (?, ?, ?, ?, ?)",
+        connection.executemany(  # a stream may have retired since these were read
+            "INSERT INTO main._edgeshard_receipts(database_id, stream_no, first, last, state) "
+            f"SELECT ?1, ?2, ?3, ?4, ?5 FROM {streams.TABLE} WHERE s.stream_no = ?2",
             [(peer.database_id, *row) for row in new],
         )
         _write_peer(connection, peer)
@@ -489,3 +490,12 @@ def is_claimed(connection: Connection, stream_no: int) -> bool:
 def forget_stream(connection: Connection, stream_no: int) -> None:
     """Forget what the peers say of a stream, in the transaction in which it retires: it has no row left to prune."""
     connection.execute(f"DELETE FROM main._edgeshard_receipts WHERE {_OF_STREAM}", (stream_no,))
+
+
+def unlisted_streams(connection: Connection) -> list[int]:
+    """Return the numbers that are in receipts, and are no stream's; this reads all receipts."""
+    sql = (
+        "SELECT DISTINCT stream_no FROM main._edgeshard_receipts "
+        f"WHERE stream_no NOT IN (SELECT stream_no FROM {streams.TABLE})"
+    )
+    return [number for (number,) in sqlite.fetch(connection, sql)]

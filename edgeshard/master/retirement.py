@@ -3,23 +3,28 @@
 Rows that newer versions superseded count as pruned here, if that is what became of all rows of the stream.
 
 The facts about a stream are the same in both forms: which rows were held, and that all of them were pruned. So nothing
-that a merge decides depends on when streams retire. A retired stream lacks what only reports and old copies need:
+that a merge decides depends on when streams retire. Its number goes, and with it every entry that names the number: no
+own table of a master names a stream that the master does not list. A retired stream lacks what only reports and old
+copies need:
 
 * when each stream began, and which of its rows were pruned by which rule: its group says that of all its streams
 * who wrote it, if its group is one of several agents
 * from which files its rows are proven, unless all are proven of the one file that its group names. A copy of another
   file then has unproven rows, which stay there (see `edgeshard.merge`)
+* what merged databases, or a newer copy of this master, pruned of it: that explained the absence of rows before they
+  arrived here, and says nothing about rows that the master held
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 
 from edgeshard.format.ranges import Range
 from edgeshard.master import (
     arrivals,
     blocked_rows,
+    by_hand,
     extents,
     proven,
     pruned_ranges,
@@ -29,6 +34,7 @@ from edgeshard.master import (
     streams,
     superseded,
     truncations,
+    written_off,
 )
 from edgeshard.sqlite import Connection
 
@@ -65,10 +71,32 @@ def retire(
         return False
     shard = next((name for name, seqs in files.items() if seqs == [Range(1, last_seq)]), "")
     retired.add(connection, stream_id, agent, shard, _seconds(began_at, now_s), rows, now_s)
-    for owner in (extents, pruned_ranges, proven, superseded, truncations, receipts, rejected):
+    # from here on nothing names the number: each owner of a table with such numbers forgets the stream
+    for owner in (extents, pruned_ranges, proven, superseded, truncations, written_off, by_hand, receipts, rejected):
         owner.forget_stream(connection, stream_no)
     streams.remove(connection, stream_no)
     return True
+
+
+def unlisted_streams(connection: Connection) -> list[int]:
+    """Return the numbers in what merged databases and peers say that are no stream's: older versions left such entries.
+
+    They say nothing about rows of this master, so `verify` does not take them for damage, and the next prune deletes
+    them.
+    """
+    return sorted({*pruned_ranges.unlisted_streams(connection), *receipts.unlisted_streams(connection)})
+
+
+def forget_unlisted(connection: Connection, stream_nos: Iterable[int]) -> None:
+    """Forget what merged databases and peers say of streams that are not listed, in the caller's transaction.
+
+    Args:
+        connection: the master.
+        stream_nos: what `unlisted_streams` returned. No stream gets such a number later.
+    """
+    for number in stream_nos:
+        pruned_ranges.forget_stream(connection, number)
+        receipts.forget_stream(connection, number)
 
 
 def restore(connection: Connection, stream_id: bytes, agent: str, began_at: str) -> None:

@@ -215,6 +215,7 @@ def with_number(connection: Connection, stream_no: int) -> tuple[bytes, str, str
 
 def remove(connection: Connection, stream_no: int) -> None:
     """Remove a stream, in the transaction in which it retires."""
+    connection.execute("DELETE FROM main._edgeshard_missing WHERE stream_no = ?", (stream_no,))
     connection.execute("DELETE FROM main._edgeshard_streams WHERE stream_no = ?", (stream_no,))
 
 

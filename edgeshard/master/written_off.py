@@ -73,3 +73,8 @@ def all_ranges(connection: Connection) -> dict[int, list[Range]]:
     for number, first, last in sqlite.fetch(connection, sql):
         found.setdefault(number, []).append(Range(first, last))
     return found
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Forget which losses of a stream were accepted, in the transaction in which it retires: no row of it is lost."""
+    connection.execute("DELETE FROM main._edgeshard_written_off WHERE stream_no = ?", (stream_no,))

@@ -24,7 +24,7 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.files import fingerprint, store_folder
 from edgeshard.format.ranges import size
 from edgeshard.log_fields import fields
-from edgeshard.master import extents, identity, proven, pruned_ranges, retired, retirement, superseded
+from edgeshard.master import extents, identity, proven, pruned_ranges, retired, retirement, streams, superseded
 from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.master.retired import Group
 from edgeshard.retention import by_address, rules
@@ -78,10 +78,20 @@ def _is_shard(run: PruneRun, name: str) -> bool:
 
 def retire_all(run: PruneRun) -> None:
     """Retire all streams that can be: their shards may have been removed after their last rows were pruned."""
+    _forget_unlisted(run.connection)
     _record_superseded(run)
     with sqlite.read_snapshot(run.connection):
+        lacking = {number for number, *_ in streams.lacking(run.connection)}
         candidates = pruned_ranges.streams_pruned_from_the_first(run.connection)
-    retire(run, candidates)
+    retire(run, [number for number in candidates if number not in lacking])
+
+
+def _forget_unlisted(connection: Connection) -> None:
+    with sqlite.read_snapshot(connection):
+        found = retirement.unlisted_streams(connection)
+    if found:
+        with sqlite.immediate(connection):
+            retirement.forget_unlisted(connection, found)
 
 
 def _record_superseded(run: PruneRun) -> None:

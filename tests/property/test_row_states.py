@@ -17,7 +17,7 @@ from edgeshard.master.row_states import StreamRows, count_states, divide_absent
 from tests.support.few_examples import QUIET
 from tests.support.forms import short_and_full
 from tests.support.in_memory import IN_MEMORY
-from tests.support.row_history import FORGED, STEPS, History
+from tests.support.row_history import FORGED, RESTORED, STEPS, History
 from tests.support.wall_clock import Wall
 
 
@@ -26,17 +26,28 @@ def test_each_row_is_in_one_state_and_none_is_deleted_that_the_master_never_had(
     check_law(wall, settings(max_examples=examples))
 
 
-def check_law(wall: Wall, profile: settings) -> Counter[str]:
-    """Raise where the law does not hold; return the highest count of each state."""
+@pytest.mark.parametrize("examples", short_and_full(2, 100))
+def test_the_same_holds_once_pruned_rows_came_again_after_a_restore(examples: int, wall: Wall) -> None:
+    check_law(wall, settings(max_examples=examples), RESTORED)
+
+
+def check_law(wall: Wall, profile: settings, between: st.SearchStrategy[list[Any]] = FORGED) -> Counter[str]:
+    """Raise where the law does not hold; return the highest count of each state.
+
+    Args:
+        wall: the clocks.
+        profile: how many histories to try.
+        between: steps that each history has somewhere.
+    """
     seen: Counter[str] = Counter()
 
     @settings(profile, deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
-    @given(STEPS, FORGED, STEPS)
-    def law(before: list[Any], forged: list[Any], after: list[Any]) -> None:
+    @given(STEPS, between, STEPS)
+    def law(before: list[Any], steps: list[Any], after: list[Any]) -> None:
         with tempfile.TemporaryDirectory(prefix="edgeshard-states-", dir=IN_MEMORY) as folder:
             history = History(Path(folder), wall)
             try:
-                for step in [*before, *forged, *after]:
+                for step in [*before, *steps, *after]:
                     history.step(step)
             finally:
                 history.close()

@@ -23,7 +23,7 @@ from edgeshard.merge.merger import Merger
 from edgeshard.sqlite import Connection, quote
 from tests.support import claims
 from tests.support.keyed_model import Lww
-from tests.support.stores import contradictions, new_store, numbers, shard_path
+from tests.support.stores import contradictions, entries_without_stream, new_store, numbers, shard_path
 from tests.support.tombstones import collect
 from tests.support.wall_clock import Wall
 
@@ -67,6 +67,27 @@ FORGED = st.tuples(_FEW, _FEW, _CLAIM).map(
         ("merge", "device"),
     ]
 )
+
+#: A history in which rows that the master had pruned before an older copy of it was put back come again from the hub.
+RESTORED = st.tuples(_FEW, _FEW).map(
+    lambda drawn: [
+        *_opening("a", 1),
+        ("snapshot",),
+        *_opening("a", drawn[0]),
+        *_opening("b", drawn[1]),
+        ("carry", "hub", False),
+        ("prune", "device", 1),
+        ("put_back_master", True),
+        ("carry", "device", False),
+        *_opening("b", 1),
+        ("prune", "device", 1),
+        *_opening("b", 1),
+    ]
+)
+
+
+def _opening(agent: str, rows: int) -> list[tuple[Any, ...]]:
+    return [("reopen", agent), ("write", agent, rows), ("reopen", agent), ("merge", "device")]
 
 
 class History:
@@ -240,6 +261,7 @@ class History:
         assert status.states.as_dict() == _as_dict(with_shards)
         assert verified.states.as_dict() == _as_dict(states_of_each_row(store.master_path, set(), elsewhere))
         assert () == contradictions(verified)
+        assert [] == entries_without_stream(store.master_path)
         assert sum(map(len, status.gaps)) == status.states.missing == status.master.missing_rows
         assert verified.rows == verified.states.present == status.master.rows
         assert sum(verified.pruned.values()) == verified.states.pruned + verified.states.collected

@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 import edgeshard
 
 
@@ -18,6 +20,30 @@ def numbers(store: edgeshard.Store) -> list[int]:
 def contradictions(report: edgeshard.VerifyReport) -> tuple[object, ...]:
     """Return what is wrong with a master from which nobody deleted rows by hand: then rows that are gone are lost."""
     return (*report.errors, *report.by_hand)
+
+
+def entries_without_stream(path: Path) -> list[tuple[str, int]]:
+    """Return (table, number) of what a master or bundle records of streams that it does not list.
+
+    What another program deleted is recorded by a trigger, which knows no streams: that table is left out.
+    """
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        sql = (
+            "SELECT t.name, c.name FROM pragma_table_list t JOIN pragma_table_info(t.name) c "
+            "WHERE t.schema = 'main' AND t.type = 'table' AND c.name IN ('stream_no', '_stream') "
+            "AND t.name <> '_edgeshard_deleted_by_hand'"
+        )
+        return [
+            (table, number)
+            for table, column in list(connection.execute(sql))
+            for (number,) in connection.execute(
+                f'SELECT DISTINCT "{column}" FROM "{table}" '
+                f'WHERE "{column}" NOT IN (SELECT stream_no FROM _edgeshard_streams)'
+            )
+        ]
+    finally:
+        connection.close()
 
 
 def shard_path(store: edgeshard.Store, agent: str) -> Path:

@@ -29,14 +29,14 @@ from edgeshard.exchange.receipts import record_receipt
 from edgeshard.format.ranges import Range, intersect, subtract, union
 from edgeshard.master import database, receipts
 from edgeshard.master.receipts import Peer
-from edgeshard.reports import ReceiptReport
+from edgeshard.reports import PruneReport, ReceiptReport
 from edgeshard.sqlite import Connection
 from tests.support.few_examples import QUIET
 from tests.support.processes import command, unwrapped
 from tests.support.pruning import add, note
 from tests.support.pruning import said as spoken
 from tests.support.records import NOON
-from tests.support.stores import new_store, numbers
+from tests.support.stores import entries_without_stream, new_store, numbers
 
 HUB, OTHER, SERVER = bytes(15) + b"\1", bytes(15) + b"\2", bytes(15) + b"\3"
 
@@ -139,6 +139,26 @@ def test_of_two_receipts_that_are_recorded_at_once_one_fails(
     with pytest.raises(StorageBusyError, match="another process records a receipt of the same database; try again"):
         receipts.record(opened, b"p" * 16, receipts.EDGESHARD, spoken({a: [Range(1, 2), Range(4, 5)]}))
     assert {} == receipts.held_by(opened, b"p" * 16)
+
+
+def test_a_stream_that_retires_while_a_receipt_is_recorded_is_left_out(
+    store: edgeshard.Store, opened: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = stream_of(opened, "a")
+    monkeypatch.setattr(receipts, "STEP_ROWS", 1)
+    pruned: list[PruneReport] = []
+    pauses = mock.patch.object(time, "sleep")
+
+    def prune_instead(_: float) -> None:
+        pauses.stop()
+        pruned.append(store.prune(keep_rows=5))
+
+    pauses.start().side_effect = prune_instead
+    receipts.record(opened, HUB, receipts.EDGESHARD, spoken({a: [Range(1, 2), Range(4, 5)]}))
+    assert [1] == [report.retired_streams for report in pruned]
+    assert ([], {}) == (entries_without_stream(store.master_path), receipts.held_by(opened, HUB))
+    receipts.forget(opened, receipts.peers(opened)[0])
+    assert ([], True) == (receipts.peers(opened), store.verify().ok)
 
 
 # -- which of two is the later ----------------------------------------------------------------------------------------

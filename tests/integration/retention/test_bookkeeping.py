@@ -12,19 +12,19 @@ import attrs
 import pytest
 
 import edgeshard
-from edgeshard import sqlite, units
+from edgeshard import format, sqlite, units
 from edgeshard.cli import main
-from edgeshard.master import retired
+from edgeshard.master import database, retired, retirement
 from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.master.retired import GROUP_S, Group
 from edgeshard.merge.merger import Merger
-from edgeshard.retention import bookkeeping
+from edgeshard.retention import bookkeeping, rules
 from tests.support import history
 from tests.support.clocks import DAY_S
 from tests.support.hostile_shards import edit
 from tests.support.pruning import add
 from tests.support.row_history import copy_database
-from tests.support.stores import new_store, numbers, shard_path
+from tests.support.stores import entries_without_stream, new_store, numbers, shard_path
 from tests.support.wall_clock import Wall
 
 #: All tables whose size a retired stream could add to, indexes included.
@@ -331,6 +331,134 @@ def test_an_older_master_that_is_put_back_counts_what_its_newer_copy_had_retired
         report = store.merge([tmp_path / "newer.db"])
     assert (1, 0) == (report.rows, report.missing_rows)
     assert ([0, 3], True) == (numbers(store), store.verify().ok)
+
+
+# -- nothing names a retired stream -----------------------------------------------------------------------------------
+
+
+def restored(folder: Path) -> edgeshard.Store:
+    """A master that was put back, and knows that a newer copy of it had pruned the row 1, which came from a hub again.
+
+    The row is the only one of stream number 2; so is 3, of stream number 4, the newest row.
+    """
+    store, hub = edgeshard.Store(folder / "device"), new_store(folder / "hub")
+    add(store, "x", 0)
+    store.snapshot(folder / "older.db")
+    add_openings(store, 1, 2)
+    hub.merge([store.master_path])
+    assert 2 == store.prune(keep_rows=1).rows
+    replaced = store.restore(folder / "older.db").replaced
+    assert replaced is not None
+    store.merge([replaced])
+    assert 1 == store.merge([hub.master_path]).rows
+    add(store, "b", 3)
+    assert ([0, 1, 2, 3], 0) == (numbers(store), store.status().master.missing_rows)
+    return store
+
+
+def test_what_a_newer_copy_pruned_is_forgotten_with_the_stream(tmp_path: Path) -> None:
+    store = restored(tmp_path)
+    assert 3 == store.prune(keep_rows=1).retired_streams
+    assert [] == entries_without_stream(store.master_path)
+    for _ in range(2):
+        add(store, "c", 4)
+        assert 0 == store.merge(dry_run=True).missing_rows
+        verified = store.verify(deep=True)
+        assert (True, {"keep rows": 3}, 3) == (verified.ok, verified.pruned, verified.states.pruned)
+    for path in (*tmp_path.glob("device/replaced-master-*.db"), tmp_path / "hub" / "master.db", tmp_path / "older.db"):
+        assert 0 == store.merge([path]).rows
+    assert ([3, 4, 4], 0) == (numbers(store), store.prune(keep_rows=3).rows)
+    assert 1 == store.erase("agent_data", "data ->> 'n' = 3").rows
+
+
+def test_what_a_device_pruned_is_forgotten_with_the_stream_at_the_hub(tmp_path: Path) -> None:
+    device, hub = edgeshard.Store(tmp_path / "device"), new_store(tmp_path / "hub")
+    add(device, "a", *range(5))
+    add(device, "b", *range(5, 10))
+    device.export(tmp_path / "old.db")
+    device.prune(keep_rows=8)
+    assert 2 == hub.merge([device.master_path]).missing_rows
+    assert 2 == hub.merge([tmp_path / "old.db"]).rows
+    add(hub, "h", 10)
+    assert 2 == hub.prune(keep_rows=1).retired_streams
+    assert [] == entries_without_stream(hub.master_path)
+    assert 0 == (report := hub.merge([tmp_path / "old.db", device.master_path])).rows + report.missing_rows
+    assert ([10], True, 2) == (numbers(hub), hub.verify().ok, retired_streams(hub))
+
+
+def test_a_stream_retires_whose_rows_were_pruned_before_its_file_went(tmp_path: Path) -> None:
+    store = restored(tmp_path)
+    with mock.patch.object(bookkeeping, "retire"):
+        store.prune(keep_rows=1)
+    assert 0 == retired_streams(store)
+    assert (0, 3) == ((report := store.prune(keep_rows=1)).rows, report.retired_streams)
+    assert [] == entries_without_stream(store.master_path)
+
+
+def test_a_master_with_entries_of_retired_streams_recovers(tmp_path: Path) -> None:
+    store = restored(tmp_path)
+    store.prune(keep_rows=1)
+    edit(
+        store.master_path,
+        "INSERT INTO _edgeshard_pruned_ranges SELECT 0, database_id, 2, 1, 1, 'keep rows', '2026-01-01T00:00:00+00:00' "
+        "FROM _edgeshard_database",
+        "INSERT INTO _edgeshard_peers SELECT x'70', 'postgresql', '2026-01-01T00:00:00+00:00', "
+        "'2026-01-01T00:00:00+00:00', 0, '2026-01-01T00:00:00+00:00', 1",
+        "INSERT INTO _edgeshard_receipts VALUES (x'70', 2, 1, 1, 0)",
+    )
+    add(store, "c", 4)
+    assert 0 == store.merge(dry_run=True).missing_rows
+    verified = store.verify()
+    assert ({"keep rows": 3}, 3, True) == (verified.pruned, verified.states.pruned, verified.ok)
+    assert 2 == len(entries_without_stream(store.master_path))
+    store.prune(keep_rows=10)
+    assert ([], True) == (entries_without_stream(store.master_path), store.verify().ok)
+
+
+_NOTED_AT = "'2026-01-01T00:00:00+00:00'"
+
+#: An entry about stream number 1 for each table that names streams by number, with what makes it valid.
+_ENTRIES = {
+    "_edgeshard_ranges": [],
+    "_edgeshard_truncations": ["INSERT INTO _edgeshard_truncations VALUES (1, 1, 1, x'70')"],
+    "_edgeshard_pruned_ranges": [
+        f"INSERT INTO _edgeshard_pruned_ranges VALUES (0, x'{number:02x}', 1, 1, 1, 'budget', {_NOTED_AT})"
+        for number in range(3)
+    ],
+    "_edgeshard_written_off": [f"INSERT INTO _edgeshard_written_off VALUES (1, 1, 1, 'x', {_NOTED_AT})"],
+    "_edgeshard_superseded": ["INSERT INTO _edgeshard_superseded VALUES (1, 0)"],
+    "_edgeshard_missing": ["INSERT INTO _edgeshard_missing VALUES (1, 0)"],
+    "_edgeshard_receipts": [
+        f"INSERT INTO _edgeshard_peers VALUES (x'70', 'postgresql', {_NOTED_AT}, {_NOTED_AT}, 0, NULL, 1)",
+        "INSERT INTO _edgeshard_receipts VALUES (x'70', 1, 1, 1, 0)",
+    ],
+    "_edgeshard_rejected": [
+        "INSERT INTO _edgeshard_rejections VALUES (1, x'70', 'nul', '', '', '', '', '', NULL)",
+        "INSERT INTO _edgeshard_rejected VALUES (x'70', 1, 1, 1, 1, 1)",
+    ],
+    "_edgeshard_proven": ["INSERT INTO _edgeshard_proven VALUES ('other.db', 1, 1, 1)"],
+    "_edgeshard_deleted_by_hand": ["INSERT INTO _edgeshard_deleted_by_hand VALUES (1, 1)"],
+}
+
+#: The tables in which a stream that can retire has no entry.
+_KEEPING = {"_edgeshard_blocks", "_edgeshard_blocked"}
+
+
+def test_every_table_that_names_streams_forgets_one_that_retires(store: edgeshard.Store) -> None:
+    found = {table for table in format.REQUIRED_TABLES[format.MASTER] if "stream_no INTEGER" in format.DDL[table]}
+    assert found == _ENTRIES.keys() | _KEEPING | {"_edgeshard_streams"}
+    add_openings(store, 1, 2)
+    with mock.patch.object(bookkeeping, "retire"):
+        store.prune(keep_rows=1)
+    edit(store.master_path, *(statement for statements in _ENTRIES.values() for statement in statements))
+    connection = database.open_master(store.master_path, writable=True)
+    counted = [f"(SELECT count(*) FROM {table} WHERE stream_no = 1)" for table in _ENTRIES]
+    assert all(sqlite.fetch(connection, f"SELECT {', '.join(counted)}")[0])
+    with sqlite.immediate(connection):
+        assert retirement.retire(connection, 1, rules.FORGETTABLE, lambda name: False, 0)
+    assert not any(sqlite.fetch(connection, f"SELECT {', '.join(counted)}")[0])
+    connection.close()
+    assert [] == entries_without_stream(store.master_path)
 
 
 # -- forgetting -------------------------------------------------------------------------------------------------------

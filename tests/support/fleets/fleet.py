@@ -36,7 +36,7 @@ from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Add
 from tests.support.fleets.shapes import DECK, DICT, DISPUTED_TABLES, Shape
 from tests.support.forks import Count, Life
 from tests.support.in_memory import IN_MEMORY
-from tests.support.stores import new_store, shard_path
+from tests.support.stores import entries_without_stream, new_store, shard_path
 
 if TYPE_CHECKING:
     from tests.support.fleets.importing import Source
@@ -529,6 +529,7 @@ class Fleet:
     def check(self, path: Path) -> Content:
         """Check that a master or a bundle holds what the model says, as it was written."""
         found, held = contents.read(path), self.held[path]
+        assert not (entries := entries_without_stream(path)), f"of streams that are not listed: {entries}"
         assert not self._honest(found.doubled), f"rows are doubled: {found.doubled}"
         _same("ever held", held.state.keys(), self._honest(found.held))
         _same("in tables", held.visible, self._honest(found.rows))
