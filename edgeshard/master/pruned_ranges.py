@@ -51,9 +51,6 @@ _OWN: Final = f"is_own = 1 AND database_id = {identity.OWN_ID}"
 #: The condition that a newer copy of this master pruned them, before this one was put back in its place.
 _OF_NEWER_COPY: Final = f"is_own = 0 AND database_id = {identity.OWN_ID}"
 
-#: The entries of listed streams. Others say nothing: see `edgeshard.master.retirement.unlisted_streams`.
-_LISTED: Final = "main._edgeshard_pruned_ranges CROSS " + streams.JOIN
-
 
 def is_rule(reason: str) -> bool:
     """Return whether a reason is the name of a retention rule."""
@@ -137,15 +134,6 @@ def forget_stream(connection: Connection, stream_no: int) -> None:
         "AND stream_no = ?",
         (stream_no,),
     )
-
-
-def unlisted_streams(connection: Connection) -> list[int]:
-    """Return the numbers that are in entries of merged databases, and are no stream's; this reads all such entries."""
-    sql = (
-        "SELECT DISTINCT stream_no FROM main._edgeshard_pruned_ranges "
-        f"WHERE is_own = 0 AND stream_no NOT IN (SELECT stream_no FROM {streams.TABLE})"
-    )
-    return [number for (number,) in sqlite.fetch(connection, sql)]
 
 
 def streams_pruned_from_the_first(connection: Connection) -> list[int]:
@@ -248,7 +236,7 @@ def has_deletions_by_request(connection: Connection) -> bool:
 
 def streams_of_newer_copy(connection: Connection) -> list[int]:
     """Return the numbers of the streams that this master had pruned rows of before an older copy of it was put back."""
-    sql = f"SELECT DISTINCT stream_no FROM {_LISTED} WHERE {_OF_NEWER_COPY}"
+    sql = f"SELECT DISTINCT stream_no FROM main._edgeshard_pruned_ranges WHERE {_OF_NEWER_COPY}"
     return [number for (number,) in sqlite.fetch(connection, sql)]
 
 
@@ -262,7 +250,7 @@ def of_newer_copy(connection: Connection, stream_no: int | None = None) -> dict[
     found: dict[int, list[PrunedRange]] = {}
     only = "" if stream_no is None else f"AND stream_no = {stream_no:d}"
     for number, first, last, *rest in connection.execute(
-        f"SELECT stream_no, first, last, database_id, reason, pruned_at FROM {_LISTED} "
+        f"SELECT stream_no, first, last, database_id, reason, pruned_at FROM main._edgeshard_pruned_ranges "
         f"WHERE {_OF_NEWER_COPY} {only} ORDER BY stream_no, first"
     ):
         found.setdefault(number, []).append(PrunedRange(Range(first, last), *rest))

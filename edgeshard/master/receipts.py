@@ -490,12 +490,3 @@ def is_claimed(connection: Connection, stream_no: int) -> bool:
 def forget_stream(connection: Connection, stream_no: int) -> None:
     """Forget what the peers say of a stream, in the transaction in which it retires: it has no row left to prune."""
     connection.execute(f"DELETE FROM main._edgeshard_receipts WHERE {_OF_STREAM}", (stream_no,))
-
-
-def unlisted_streams(connection: Connection) -> list[int]:
-    """Return the numbers that are in receipts, and are no stream's; this reads all receipts."""
-    sql = (
-        "SELECT DISTINCT stream_no FROM main._edgeshard_receipts "
-        f"WHERE stream_no NOT IN (SELECT stream_no FROM {streams.TABLE})"
-    )
-    return [number for (number,) in sqlite.fetch(connection, sql)]

@@ -18,7 +18,7 @@ copies need:
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Set
 
 from edgeshard.format.ranges import Range
 from edgeshard.master import (
@@ -76,27 +76,6 @@ def retire(
         owner.forget_stream(connection, stream_no)
     streams.remove(connection, stream_no)
     return True
-
-
-def unlisted_streams(connection: Connection) -> list[int]:
-    """Return the numbers in what merged databases and peers say that are no stream's: older versions left such entries.
-
-    They say nothing about rows of this master, so `verify` does not take them for damage, and the next prune deletes
-    them.
-    """
-    return sorted({*pruned_ranges.unlisted_streams(connection), *receipts.unlisted_streams(connection)})
-
-
-def forget_unlisted(connection: Connection, stream_nos: Iterable[int]) -> None:
-    """Forget what merged databases and peers say of streams that are not listed, in the caller's transaction.
-
-    Args:
-        connection: the master.
-        stream_nos: what `unlisted_streams` returned. No stream gets such a number later.
-    """
-    for number in stream_nos:
-        pruned_ranges.forget_stream(connection, number)
-        receipts.forget_stream(connection, number)
 
 
 def restore(connection: Connection, stream_id: bytes, agent: str, began_at: str) -> None:

@@ -78,20 +78,11 @@ def _is_shard(run: PruneRun, name: str) -> bool:
 
 def retire_all(run: PruneRun) -> None:
     """Retire all streams that can be: their shards may have been removed after their last rows were pruned."""
-    _forget_unlisted(run.connection)
     _record_superseded(run)
     with sqlite.read_snapshot(run.connection):
         lacking = {number for number, *_ in streams.lacking(run.connection)}
         candidates = pruned_ranges.streams_pruned_from_the_first(run.connection)
     retire(run, [number for number in candidates if number not in lacking])
-
-
-def _forget_unlisted(connection: Connection) -> None:
-    with sqlite.read_snapshot(connection):
-        found = retirement.unlisted_streams(connection)
-    if found:
-        with sqlite.immediate(connection):
-            retirement.forget_unlisted(connection, found)
 
 
 def _record_superseded(run: PruneRun) -> None:

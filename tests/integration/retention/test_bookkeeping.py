@@ -395,26 +395,6 @@ def test_a_stream_retires_whose_rows_were_pruned_before_its_file_went(tmp_path: 
     assert [] == entries_without_stream(store.master_path)
 
 
-def test_a_master_with_entries_of_retired_streams_recovers(tmp_path: Path) -> None:
-    store = restored(tmp_path)
-    store.prune(keep_rows=1)
-    edit(
-        store.master_path,
-        "INSERT INTO _edgeshard_pruned_ranges SELECT 0, database_id, 2, 1, 1, 'keep rows', '2026-01-01T00:00:00+00:00' "
-        "FROM _edgeshard_database",
-        "INSERT INTO _edgeshard_peers SELECT x'70', 'postgresql', '2026-01-01T00:00:00+00:00', "
-        "'2026-01-01T00:00:00+00:00', 0, '2026-01-01T00:00:00+00:00', 1",
-        "INSERT INTO _edgeshard_receipts VALUES (x'70', 2, 1, 1, 0)",
-    )
-    add(store, "c", 4)
-    assert 0 == store.merge(dry_run=True).missing_rows
-    verified = store.verify()
-    assert ({"keep rows": 3}, 3, True) == (verified.pruned, verified.states.pruned, verified.ok)
-    assert 2 == len(entries_without_stream(store.master_path))
-    store.prune(keep_rows=10)
-    assert ([], True) == (entries_without_stream(store.master_path), store.verify().ok)
-
-
 _NOTED_AT = "'2026-01-01T00:00:00+00:00'"
 
 #: An entry about stream number 1 for each table that names streams by number, with what makes it valid.
