@@ -25,9 +25,6 @@ MERGER_RECENT_S: Final = 900.0
 #: Rows may be pending for so many seconds while a merger is alive. An age that is only an upper bound does not count.
 PENDING_MAX_S: Final = 900.0
 
-#: A merge that is at work may commit nothing for so many seconds.
-IDLE_MAX_S: Final = 300.0
-
 #: The part of the disk budget that may be in use.
 BUDGET_HIGH: Final = 0.8
 
@@ -120,7 +117,7 @@ def _of_merger(report: StatusReport) -> Iterator[Problem]:
         yield Problem("watcher-stalled", level, f"{watcher}; {report.pending}")
         return
     merge = report.merge
-    if merge is not None and report.pending_rows and (merge.is_stopped or (merge.idle_s or 0.0) > IDLE_MAX_S):
+    if merge is not None and report.pending_rows and merge.is_stalled:
         yield Problem("merge-stalled", "red", f"{merge}; {report.pending}")
         return
     is_recent = report.merged_s_ago is not None and report.merged_s_ago <= MERGER_RECENT_S
