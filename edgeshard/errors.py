@@ -23,7 +23,7 @@
     │   └── FormatError              a database, but not one that this version of edgeshard reads
     ├── MergeInProgressError         another merger works on the master
     │   ├── StoreWatchedError        a watcher merges the store's rows
-    │   └── WatcherStalledError      a watcher holds the store, and merges nothing
+    │   └── WatcherStalledError      a merger holds the store, and merges nothing
     ├── PostgresError
     │   ├── PostgresUnavailableError PostgreSQL cannot be reached, or cannot work now
     │   ├── PostgresDeniedError      PostgreSQL refuses the login or a permission
@@ -311,7 +311,7 @@ class StoreWatchedError(MergeInProgressError):
 
 
 class WatcherStalledError(MergeInProgressError):
-    """A watcher has the store for itself but merges nothing: it is stopped, or has not finished a pass for long.
+    """A watcher, or another merger, has the store for itself but merges nothing: it is stopped, or hangs.
 
     Rows are pending until it goes on, or has ended and another merger merges them. The message says which it is.
     """

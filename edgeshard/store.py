@@ -367,7 +367,7 @@ class Store:
 
         Raises:
             ConfigurationError: an argument is not valid, or there can be no such store.
-            MergeInProgressError: another merger is at work, and does not end.
+            WatcherStalledError: another merger has the store for itself, but is stopped, or commits nothing.
             StorageError: the master cannot be read or written. What was committed stays.
         """
         from edgeshard.exchange import imports
@@ -377,7 +377,7 @@ class Store:
         if not dry_run:
             self.init()
         open_shard = partial(self.shard, durability="power")
-        merge = partial(once.merge, self.root, alongside_watcher=True, lock_wait_s=BUSY_TIMEOUT_S)
+        merge = partial(once.merge, self.root, alongside_watcher=True, lock_wait_s=-1)
         return imports.import_files(imports.Importer(self.root, agent, table, open_shard, dry_run), named, merge)
 
     def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
@@ -456,7 +456,7 @@ class Store:
         Raises:
             ConfigurationError: there is no such store: make it with `init` if no agent has written to it yet.
             StoreWatchedError: a watcher merges the store's rows (which does not prevent merging `sources`).
-            WatcherStalledError: a watcher has the store for itself, but is stopped, or finishes no pass.
+            WatcherStalledError: a watcher, or another merger, has the store for itself, but is stopped, or hangs.
             MergeInProgressError: another merger is at work on this master.
             DiskBudgetError: the disk budget has no space for pending rows; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
@@ -522,6 +522,7 @@ class Store:
 
         Raises:
             ConfigurationError: there is no such store.
+            WatcherStalledError: another merger has the store for itself, but is stopped, or commits nothing.
             StorageError: the master or the folder cannot be read or written.
         """
         from edgeshard.merge import once

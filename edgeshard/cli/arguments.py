@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, BinaryIO, Final, NoReturn, TypeVar, cast
+from typing import Any, BinaryIO, Final, NoReturn, TextIO, TypeVar, cast
 
 from edgeshard.cli import exits, output
 from edgeshard.errors import ConfigurationError, printable, quoted
@@ -191,11 +191,18 @@ def file_or_stdin(file: str) -> str | BinaryIO:
     Raises:
         ConfigurationError: standard input is closed.
     """
-    if file != "-":
-        return file
+    return ensure_stdin().buffer if file == "-" else file
+
+
+def ensure_stdin() -> TextIO:
+    """Return standard input.
+
+    Raises:
+        ConfigurationError: it is closed.
+    """
     if sys.stdin is None:  # as Python leaves it then
         raise ConfigurationError("read", "standard input", "it is closed; pipe the input into this command")
-    return sys.stdin.buffer
+    return sys.stdin
 
 
 # -- prune rules ------------------------------------------------------------------------------------------------------

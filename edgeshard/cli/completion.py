@@ -21,8 +21,11 @@ Where nothing else fits, the shell completes the names of files, as always.
 
 examples:
   source <(%(prog)s bash)                                        for this shell; add it to ~/.bashrc for all
+  mkdir -p ~/.local/share/bash-completion/completions            for all shells that begin from now on
   %(prog)s bash > ~/.local/share/bash-completion/completions/edgeshard
-  %(prog)s zsh > ~/.zfunc/_edgeshard                             a folder of $fpath, before compinit runs
+  mkdir -p ~/.zfunc                                              a folder of $fpath, before compinit runs
+  %(prog)s zsh > ~/.zfunc/_edgeshard
+  mkdir -p ~/.config/fish/completions
   %(prog)s fish > ~/.config/fish/completions/edgeshard.fish
 
 exit codes:
@@ -91,9 +94,10 @@ def _verbs() -> list[_Verb]:
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[_Option]:
+    formatter = parser._get_formatter()
     for action in parser._actions:
         if action.option_strings:
-            text = " ".join((action.help or "").replace("%%", "%").split())
+            text = " ".join(formatter._expand_help(action).split()) if action.help else ""
             values = tuple(map(str, action.choices or ()))
             yield _Option(tuple(action.option_strings), text, action.nargs != 0, values)
 

@@ -94,6 +94,18 @@ def _quarantined(problem: Problem, report: StatusReport, root: Path) -> NextStep
     return NextStep(advice, (command("salvage", root, path), move_away(path)))
 
 
+def _unreadable(problem: Problem, report: StatusReport, root: Path) -> NextStep:
+    shard = next((shard for shard in report.shards if shard.name == problem.shard), None)
+    is_mergers = shard is not None and shard.denied_to == "merger"
+    run_it = "" if is_mergers else "run this as the user that it belongs to, or "
+    advice = (
+        f"That says nothing about the shard: leave it where it is, and {run_it}correct the owners and modes "
+        "(`edgeshard help operating`, Permissions). These are:"
+    )
+    way = (str(root), os.path.join(root, "shards"), os.path.join(root, "shards", problem.shard))
+    return NextStep(advice, (f"ls -ld {' '.join(map(quote, way))}",))
+
+
 def move_away(path: str) -> str:
     """Return the command that moves a shard with its WAL out of a store, to a new folder, and says which."""
     return f'mv -v {quote(path)}* "$(mktemp -d /var/tmp/XXXXXX)"'
@@ -198,6 +210,7 @@ def _stalled_merge(_: Problem, report: StatusReport, root: Path) -> NextStep:
 _STEPS: Final[dict[ProblemKind, Callable[[Problem, StatusReport, Path], NextStep]]] = {
     "damaged-master": _damaged_master,
     "quarantined": _quarantined,
+    "unreadable": _unreadable,
     "missing": _missing,
     "missing-unnamed": _missing_unnamed,
     "deleted-by-hand": _deleted_by_hand,

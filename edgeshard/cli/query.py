@@ -16,10 +16,10 @@ from edgeshard.store import Statement, Store, number_or_text
 SUMMARY = "Run one SQL statement on a store's master, which it only reads."
 
 _EPILOG = """\
-Without --json or --csv the rows are drawn as a table, as wide as the terminal; in a pipe, lines are as long as needed,
-without colours. A table needs all rows in memory, and cells are cut after 4096 characters: for millions of rows use
---csv or --json, which write row by row. Blobs are written in hexadecimal. In JSON an infinite number is the text
-"Infinity"; in CSV (RFC 4180) NULL is an empty field.
+Without --json or --csv the rows are drawn as a table, as wide as the terminal, or one value per line if there are too
+many columns; in a pipe, lines are as long as needed, without colours. A table needs all rows in memory, and cells are
+cut after 4096 characters: for millions of rows use --csv or --json, which write row by row. Blobs are written in
+hexadecimal. In JSON an infinite number is the text "Infinity"; in CSV (RFC 4180) NULL is an empty field.
 
 A parameter is a number if it is written as one (7, -0.5; not 007 or 1e3), otherwise text.
 

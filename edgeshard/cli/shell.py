@@ -43,6 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the shell to its end."""
     store = arguments.store_with_master(options)
+    if not options.sql:
+        arguments.ensure_stdin()
     with store.shell() as shell:
         shell.prompt = "edgeshard> "
         if not output.is_coloured(sys.stdout):

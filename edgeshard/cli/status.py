@@ -21,7 +21,7 @@ _EPILOG = """\
 The first line is the verdict:
   green   all rows are merged, or pending only briefly while a merger is at work
   yellow  look at it soon: rows are pending for too long or without a merger, the disk budget is nearly used up, a clock
-          is doubtful, or a receipt is not confirmed
+          is doubtful, a receipt is not confirmed, or this user may not read a shard
   red     act now: a shard is quarantined, rows are missing, blocked or were deleted by hand, the master is damaged, the
           disk budget is full, or deletions wait for the clock to be confirmed
 Each problem follows, with commands that help. `edgeshard help troubleshooting` says more about each of them.

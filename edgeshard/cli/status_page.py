@@ -132,8 +132,8 @@ def _facts(status: StatusReport) -> str:
     alive = sum(bool(shard.alive) for shard in status.shards)
     facts = [
         ("rows in the master", f"{status.master.rows:,}"),
-        ("pending rows", f"{status.pending_rows:,}"),
-        ("oldest pending row", "none" if status.oldest_age_s is None else units.duration(status.oldest_age_s)),
+        ("pending rows", f"{status.pending_rows:,}{' or more' if status.uncounted_shards else ''}"),
+        ("oldest pending row", _oldest(status)),
         ("shards", f"{len(status.shards):,}, {alive:,} with a writer"),
         ("missing rows", f"{status.master.missing_rows:,}"),
         ("merger", {True: "watching", False: "none watches", None: "unknown"}[status.watching]),
@@ -143,6 +143,12 @@ def _facts(status: StatusReport) -> str:
         facts.append(("budget used", f"{status.budget.used_bytes / status.budget.limit_bytes:.0%}"))
     items = "".join(f"<div><dt>{name}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">{items}</dl>'
+
+
+def _oldest(status: StatusReport) -> str:
+    if status.oldest_age_s is not None:
+        return units.duration(status.oldest_age_s)
+    return "unknown" if status.uncounted_shards else "none"
 
 
 # -- sections ---------------------------------------------------------------------------------------------------------
@@ -160,8 +166,8 @@ def _section(figure: Figure) -> str:
 
 def _shards(status: StatusReport) -> str:
     shown = status.shards[:_SHARDS_MAX]
-    columns = ("agent", "pending", "oldest", "writer", "size", "merged", "quarantined")
-    are_fine = not status.quarantined_shards
+    columns = ("agent", "pending", "oldest", "writer", "size", "merged", "not merged because")
+    are_fine = not any(shard.reason for shard in status.shards)
     rows = [_shard(shard, status.at)[: -1 if are_fine else None] for shard in shown]
     table = Table(columns[: -1 if are_fine else None], rows, len(status.shards) - len(shown))
     html = _table(table) if rows else '<p class="note">None yet.</p>'

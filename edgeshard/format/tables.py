@@ -214,6 +214,7 @@ CREATE TABLE _edgeshard_shards(
     name TEXT PRIMARY KEY,                  -- of the file in the folder of shards
     state TEXT NOT NULL DEFAULT '',         -- its fingerprint when it was last found to have nothing new
     reason TEXT NOT NULL DEFAULT '',        -- why the last merge quarantined it, or ''
+    is_denied INTEGER NOT NULL DEFAULT 0,   -- 1 if that is only that the merger had no permission
     merged_at TEXT                          -- when rows of it were last merged, ISO 8601, UTC
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE _edgeshard_proven(

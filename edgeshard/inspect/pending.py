@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import EdgeshardError, OutOfDescriptorsError
+from edgeshard.errors import AccessError, EdgeshardError, OutOfDescriptorsError
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
@@ -26,7 +26,7 @@ from edgeshard.merge import blame
 from edgeshard.merge.blocked import count, seqs_by_stream, survey
 from edgeshard.merge.target import Target
 from edgeshard.records import declare
-from edgeshard.reports import Blocked
+from edgeshard.reports import Blocked, DeniedTo
 from edgeshard.sources import identity
 from edgeshard.sources.source import Source, SourceStream
 from edgeshard.sources.streams import truncated_beyond
@@ -47,13 +47,14 @@ class MasterView:
     Attributes:
         target: its tables.
         agents: the agents' names, by the names of their shards without ".db".
-        notes: the state as it is stored, and the reason for a quarantine or "", per shard file, from the last merges.
+        notes: the state as it is stored, the reason for a quarantine or "", and whether that is only that the merger
+            had no permission, per shard file, from the last merges.
         merged_at: when rows of each shard file last came.
     """
 
     target: Target
     agents: dict[str, str]
-    notes: dict[str, tuple[str, str]]
+    notes: dict[str, tuple[str, str, bool]]
     merged_at: dict[str, datetime.datetime | None]
 
     @classmethod
@@ -63,8 +64,8 @@ class MasterView:
         return cls(
             target=Target.load(connection),
             agents=shard_names.agents_by_stem(connection),
-            notes={name: (state, reason) for name, state, reason, _ in noted},
-            merged_at={name: _time(merged_at) for name, _, _, merged_at in noted},
+            notes={name: (state, reason, bool(is_denied)) for name, state, reason, is_denied, _ in noted},
+            merged_at={name: _time(merged_at) for name, *_, merged_at in noted},
         )
 
 
@@ -79,6 +80,7 @@ class Pending:
         is_bound: whether `since` is only a bound: the row may have been written later.
         agent: the shard's agent, or None if the shard was not read.
         reason: why a merge refuses the shard, or why it cannot be read; "" if all is well.
+        denied_to: who has no permission, if `reason` is only that; see `ShardStatus`.
         blocked: those of the rows that cannot be merged, counted.
         blocked_seqs: these rows, by the id of their stream.
         truncated: rows that the shard had, that a master holds or held, and that this master may not know of.
@@ -89,6 +91,7 @@ class Pending:
     is_bound: bool = False
     agent: str | None = None
     reason: str = ""
+    denied_to: DeniedTo = ""
     seqs: Mapping[bytes, Sequence[Range]] = attrs.Factory(dict)
     blocked: tuple[Blocked, ...] = ()
     blocked_seqs: Mapping[bytes, Sequence[Range]] = attrs.Factory(dict)
@@ -108,14 +111,16 @@ def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> P
     """
     if file.defect:
         return Pending(reason=file.defect)
-    noted, reason = view.notes.get(file.name, ("", ""))
+    noted, reason, is_denied = view.notes.get(file.name, ("", "", False))
     if noted and noted == shard_states.format_state(file.state):
         return Pending(None if reason else 0, reason=reason)
     pending = _attach_and_compare(connection, view, file)
     if pending.rows is None and scan.find_database(file.path) is None:
         return None
-    # a reason that was recorded without a state may be outdated, but only the next merge finds out
-    return attrs.evolve(pending, reason=pending.reason or (reason if not noted else ""))
+    if not noted and reason and (not pending.reason or pending.denied_to):
+        # a reason that was recorded without a state may be outdated, but only the next merge finds out
+        return attrs.evolve(pending, reason=reason, denied_to="merger" if is_denied else "")
+    return pending
 
 
 def united(found: Iterable[Mapping[bytes, Sequence[Range]]]) -> dict[bytes, list[Range]]:
@@ -132,7 +137,7 @@ def _attach_and_compare(connection: Connection, view: MasterView, file: ShardFil
     try:
         sqlite.attach(connection, file.path, _SCHEMA)
     except sqlite.DATA_ERRORS as error:
-        return Pending(reason=_cause(error, file.path))
+        return _unread(error, file.path)
     is_readable = True
     try:
         pending = _compare(connection, view, file)
@@ -152,7 +157,7 @@ def _compare(connection: Connection, view: MasterView, file: ShardFile) -> Pendi
     except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
         if blame.is_masters_fault(connection, _SCHEMA, error):
             raise
-        return Pending(reason=_cause(error, file.path))
+        return _unread(error, file.path)
 
 
 def _count(view: MasterView, origin: Source, merged_at: datetime.datetime | None) -> Pending:
@@ -213,8 +218,8 @@ def _time(value: Any) -> datetime.datetime | None:
         return None
 
 
-def _cause(error: Exception, path: str) -> str:
+def _unread(error: Exception, path: str) -> Pending:
     ours = error if isinstance(error, EdgeshardError) else sqlite.explain(error, "read database", path)
     if isinstance(ours, OutOfDescriptorsError):
         raise ours  # it is not the shard's fault
-    return ours.cause
+    return Pending(reason=ours.cause, denied_to="user" if isinstance(ours, AccessError) else "")

@@ -55,7 +55,7 @@ def listing(connection: Connection, folder: Path) -> list[tuple[str, str | None,
         folder: the folder of the shards.
     """
     agents = agents_by_stem(connection)
-    noted = {name: reason for name, _, reason, _ in shard_states.load_notes(connection)}
+    noted = {name: reason for name, _, reason, _, _ in shard_states.load_notes(connection)}
     return [
         (
             file.name,

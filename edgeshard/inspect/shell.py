@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -51,10 +51,28 @@ def shell(path: Path, folder: Path) -> Iterator[Any]:
         connection.close()
 
 
+class _RecordsIfWide:
+    """Draw a result as records if it has too many columns for a table, which apsw's shell refuses."""
+
+    def output_box(self: Any, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Outputs using line drawing and auto sizing columns, or one value per line if these do not fit"""
+        options = self.box_options
+        width = options["text_width"] if options["text_width"] > 0 else self._terminal_width(32)
+        if sqlite.fits_table(len(names), width):
+            super().output_box(names, rows)  # type: ignore[misc]
+            return
+        colour = self.colour != self._colours["off"]
+        null, unicode = options["null"], options["use_unicode"]
+        drawn = sqlite.draw_records(names, rows, colour=colour, width=width, unicode=unicode, null=null)
+        self.write(self.stdout, drawn)
+
+    output_box.all_at_once = True  # type: ignore[attr-defined]  # so that it gets all rows
+
+
 def _make(connection: Connection, folder: Path) -> Any:
     base: Any = sqlite.shell_class()
 
-    class StoreShell(base):  # type: ignore[misc]  # its class is loaded only now
+    class StoreShell(_RecordsIfWide, base):  # type: ignore[misc]  # its class is loaded only now
         """apsw's shell, with commands for stores.
 
         Attributes:

@@ -235,6 +235,7 @@ def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datet
         size_bytes=file.file_bytes + file.wal_bytes if file.state else shard_names.size_bytes(file.path),
         merged_at=view.merged_at.get(file.name),
         reason=pending.reason,
+        denied_to=pending.denied_to,
         blocked=pending.blocked,
     )
 

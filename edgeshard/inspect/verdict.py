@@ -2,7 +2,8 @@
 
     red       needs attention now: rows are missing, damaged, quarantined or blocked, were deleted by hand, or cannot be
               written; or are pending while the watcher is stalled; or deletions wait for the clock to be confirmed
-    yellow    needs attention soon, or may: rows are pending and no merger is at work, or pending for too long; the disk
+    yellow    needs attention soon, or may: rows are pending and no merger is at work, or pending for too long; shards
+              cannot be read by whoever asks; the disk
               budget is nearly used up; a clock is doubtful; a receipt does not count yet; PostgreSQL rejected rows
     green     all rows are merged, or have been pending only briefly and a merger is alive
 
@@ -25,9 +26,6 @@ MERGER_RECENT_S: Final = 900.0
 #: Rows may be pending for so many seconds while a merger is alive. An age that is only an upper bound does not count.
 PENDING_MAX_S: Final = 900.0
 
-#: A merge that is at work may commit nothing for so many seconds.
-IDLE_MAX_S: Final = 300.0
-
 #: The part of the disk budget that may be in use.
 BUDGET_HIGH: Final = 0.8
 
@@ -43,6 +41,7 @@ def find_problems(report: StatusReport) -> tuple[Problem, ...]:
     found = (
         *_of_master(report),
         *_of_shards(report),
+        *_of_permissions(report),
         *_of_budget(report),
         *_of_clocks(report),
         *_of_merger(report),
@@ -71,13 +70,27 @@ def _of_master(report: StatusReport) -> Iterator[Problem]:
 
 def _of_shards(report: StatusReport) -> Iterator[Problem]:
     for shard in report.shards:
-        if shard.reason:
+        if shard.reason and not shard.denied_to:
             text = f"shard {shard.name} is quarantined: {shard.reason}"
             yield Problem("quarantined", "red", text, shard=shard.name, agent=shard.agent or "")
     for shard in report.shards:
         for each in shard.blocked:
             text = f"{units.count(each.rows, 'row')} of table {each.table} blocked in shard {shard.name}: {each.reason}"
             yield Problem("blocked", "red", text, shard=shard.name, agent=shard.agent or "", table=each.table)
+
+
+def _of_permissions(report: StatusReport) -> Iterator[Problem]:
+    """Find shards that somebody may not read. That says nothing of the shards, unless it is the merger."""
+    for shard in report.shards:
+        if shard.denied_to == "merger":
+            text = f"the merger has no permission for shard {shard.name}: {shard.reason}"
+            yield Problem("unreadable", "red", text, shard=shard.name, agent=shard.agent or "")
+    denied = [shard for shard in report.shards if shard.denied_to == "user"]
+    if denied:
+        first = denied[0]
+        shards = f"shard {first.name}" if len(denied) == 1 else f"{len(denied):,} shards"
+        text = f"{shards} cannot be read by this user, so pending rows there are not counted: {first.reason}"
+        yield Problem("unreadable", "yellow", text, shard=first.name, agent=first.agent or "")
 
 
 def _of_budget(report: StatusReport) -> Iterator[Problem]:
@@ -120,7 +133,7 @@ def _of_merger(report: StatusReport) -> Iterator[Problem]:
         yield Problem("watcher-stalled", level, f"{watcher}; {report.pending}")
         return
     merge = report.merge
-    if merge is not None and report.pending_rows and (merge.is_stopped or (merge.idle_s or 0.0) > IDLE_MAX_S):
+    if merge is not None and report.pending_rows and merge.is_stalled:
         yield Problem("merge-stalled", "red", f"{merge}; {report.pending}")
         return
     is_recent = report.merged_s_ago is not None and report.merged_s_ago <= MERGER_RECENT_S

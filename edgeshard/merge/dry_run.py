@@ -90,7 +90,7 @@ def _report(
                     schema_merge.plan_tables(target, found.fitting)  # the next source would find them
         attach.remove_empty_wals(group)
     quarantined = tuple(
-        Quarantined(run.file.path, run.quarantine.reason)
+        Quarantined(run.file.path, run.quarantine.reason, run.quarantine.is_denied)
         for run in shards + named
         if run.quarantine and not run.was_removed()
     )
@@ -119,11 +119,11 @@ def _truncated(connection: Connection, run: SourceRun) -> list[KnownRows]:
     ]
 
 
-def _is_due(run: SourceRun, known_states: dict[str, tuple[State, str]]) -> bool:
+def _is_due(run: SourceRun, known_states: dict[str, tuple[State, str, bool]]) -> bool:
     """Return whether to open the file: not if it cannot be a shard, or has not changed since it had nothing new."""
     if run.quarantine:
         return False
-    state, reason = known_states.get(run.file.name, ((), ""))
+    state, reason, _ = known_states.get(run.file.name, ((), "", False))
     if run.own and state and state == run.file.state:
         if reason:
             run.quarantine = Quarantine(reason, is_lasting=True)

@@ -8,12 +8,16 @@ stalled.
 Mergers would be safe next to each other without these locks, and next to prunes: that is SQLite's work. But whoever
 replaces the master, as a restore does, or does something in several transactions, as an erasure does, keeps both out
 with ``merge.lock``.
+
+A holder at work is waited for. One that is stopped, or has committed nothing for long, may never release the lock, so
+nobody waits for it without limit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +50,9 @@ _PRUNE_STEP_S = 0.5
 #: After how long a wait is logged, in seconds.
 _LOG_AFTER_S = 10.0
 
+#: How often one that waits without limit asks whether the holder is at work, in seconds.
+_CHECK_S = 1.0
+
 
 class MergeLock:
     """``merge.lock``, held by this process, which other processes are told since when.
@@ -70,15 +77,25 @@ def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Me
 
     Args:
         root: the store's folder.
-        wait_s: how long to wait for another merger, in seconds; -1 waits forever.
+        wait_s: how long to wait for another merger, in seconds; -1 waits for as long as that one is at work.
         should_stop: called now and then; returns whether to stop waiting.
 
     Raises:
+        WatcherStalledError: the merger that has it is stopped, or commits nothing: at once if the wait has no limit,
+            else after that time.
         MergeInProgressError: another merger held it for all that time.
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
     path = paths.merge_lock(root)
-    held = _lock(root, path, wait_s, _PRUNE_STEP_S, should_stop, "is working on it")
+    held = _lock(
+        root,
+        path,
+        wait_s,
+        _PRUNE_STEP_S,
+        should_stop,
+        lambda: _stalled_merge(root) or _refusal(root, path, "is working on it", wait_s),
+        lambda: _stalled_merge(root),
+    )
     return None if held is None else MergeLock(path, held)
 
 
@@ -95,11 +112,18 @@ def merge_lock_held(root: Path, wait_s: float, should_stop: Callable[[], bool]) 
 
 def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:
     """Take ``watch.lock``; see `merge_lock`."""
-    return _lock(root, paths.watch_lock(root), wait_s, _PROBE_S, should_stop, "watches it")
+    path = paths.watch_lock(root)
+    return _lock(root, path, wait_s, _PROBE_S, should_stop, lambda: _refusal(root, path, "watches it", wait_s))
 
 
 def _lock(
-    root: Path, path: Path, wait_s: float, least_s: float, should_stop: Callable[[], bool], doing: str
+    root: Path,
+    path: Path,
+    wait_s: float,
+    least_s: float,
+    should_stop: Callable[[], bool],
+    refusal: Callable[[], MergeInProgressError],
+    find_stall: Callable[[], MergeInProgressError | None] = lambda: None,
 ) -> FileLock | None:
     """Take a lock file; see `merge_lock`.
 
@@ -109,7 +133,8 @@ def _lock(
         wait_s: how long to wait, in seconds; -1 waits forever.
         least_s: how long to wait at least.
         should_stop: called now and then; returns whether to stop waiting.
-        doing: what another process that has it does, for the error.
+        refusal: see `_wait_for`.
+        find_stall: see `_wait_for`.
     """
     check_wait(root, wait_s)
     return _wait_for(
@@ -117,7 +142,8 @@ def _lock(
         wait_s if wait_s < 0 else max(wait_s, least_s),
         should_stop,
         lambda left_s: locks.lock(path, left_s),
-        lambda: _refusal(root, path, doing, wait_s),
+        refusal,
+        find_stall,
     )
 
 
@@ -156,11 +182,8 @@ def await_no_watcher(
     def refusal() -> MergeInProgressError:
         if watcher is None:
             return _refusal(root, path, "watches it", wait_s)
-        number = watcher.pid
         advice = (
-            f"let it go on (kill -CONT {number}), or end it (kill -KILL {number}) and merge again"
-            if watcher.is_stopped
-            else "its log says why; restart it, or end it and merge again"
+            _let_go_on(watcher.pid) if watcher.is_stopped else "its log says why; restart it, or end it and merge again"
         )
         return WatcherStalledError("merge into", paths.master(root), f"{watcher}; {advice}")
 
@@ -188,6 +211,7 @@ def _wait_for(
     should_stop: Callable[[], bool],
     attempt: Callable[[float], _T | None],
     refusal: Callable[[], MergeInProgressError],
+    find_stall: Callable[[], MergeInProgressError | None] = lambda: None,
 ) -> _T | None:
     """Attempt something until it succeeds; return None if it should stop.
 
@@ -197,20 +221,40 @@ def _wait_for(
         should_stop: called after each attempt.
         attempt: tries for at most this many seconds, and returns None if it failed.
         refusal: makes the error that is raised if it did not succeed in that time.
+        find_stall: called now and then if it tries forever; returns the error that ends that, or None.
     """
     began = time.monotonic()
-    deadline = began + wait_s
+    deadline, check_at = began + wait_s, began + _CHECK_S
     is_logged = False
     while True:
         left_s = deadline - time.monotonic() if wait_s >= 0 else _SLICE_S
         got = attempt(max(0.0, min(left_s, _SLICE_S)))
         if got is not None or should_stop():
             return got
+        if wait_s < 0 and time.monotonic() >= check_at:
+            check_at = time.monotonic() + _CHECK_S
+            if (stall := find_stall()) is not None:
+                raise stall
         if not is_logged and time.monotonic() > began + _LOG_AFTER_S:
             is_logged = True
             logger.warning("waiting for another merger: %s", root, extra=fields(store=root))
         if left_s <= 0:
             raise refusal()
+
+
+def _stalled_merge(root: Path) -> WatcherStalledError | None:
+    """Return the error for whoever waits for ``merge.lock`` while its holder is not at work, or None if it is."""
+    merge = liveness.find_merge(root)
+    # in this process, another thread has it, which runs as this one does
+    if merge.pid == os.getpid() or not merge.is_stalled:
+        return None
+    end = "end it" if merge.pid is None else f"end it (kill {merge.pid})"
+    advice = _let_go_on(merge.pid) if merge.is_stopped else f"if it hangs, {end}: what it committed stays; try again"
+    return WatcherStalledError("merge into", paths.master(root), f"{merge}; {advice}")
+
+
+def _let_go_on(pid: int | None) -> str:
+    return f"let it go on (kill -CONT {pid}), or end it (kill -KILL {pid}) and merge again"
 
 
 def _owner(path: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 
 from edgeshard import sqlite, units
-from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError, printable
+from edgeshard.errors import AccessError, DamagedError, EdgeshardError, OutOfDescriptorsError, printable
 from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
@@ -528,11 +528,14 @@ class Merger:
             settled = scan.is_settled(run.file.state, began_ns)
             # a read that fails may look like damage, so damage is believed only if it is found twice in a row
             lasting = run.quarantine.is_lasting and self._cache.reason_of(name) == reason
-            self._cache.remember(name, CacheEntry(run.file.state, reason, lasting, settled))
+            entry = CacheEntry(run.file.state, reason, lasting, settled, is_denied=run.quarantine.is_denied)
+            self._cache.remember(name, entry)
         elif not run.copied.is_finished:
             # without quota it may not even have been read, so what was wrong with it may still be
             reason = "" if run.copied.rows else self._cache.reason_of(name)
-            self._cache.remember(name, CacheEntry((), reason, checked=run.copied.checked, files=files))
+            is_denied = bool(reason) and self._cache.is_denied(name)
+            entry = CacheEntry((), reason, checked=run.copied.checked, files=files, is_denied=is_denied)
+            self._cache.remember(name, entry)
         else:
             held_since = time.monotonic() - self._held_s(run) if run.outcome.has_merged_rows else None
             settled = scan.is_settled(run.outcome.state, began_ns)
@@ -584,10 +587,12 @@ class Merger:
 
     def _report(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> MergeReport:
         quarantined = [
-            Quarantined(run.file.path, run.quarantine.reason) for run in runs if run.quarantine and not run.own
+            Quarantined(run.file.path, run.quarantine.reason, run.quarantine.is_denied)
+            for run in runs
+            if run.quarantine and not run.own
         ]
         for name, reason in self._cache.quarantined.items():
-            quarantined.append(Quarantined(str(self._folder.path / name), reason))
+            quarantined.append(Quarantined(str(self._folder.path / name), reason, self._cache.is_denied(name)))
         quarantined.sort(key=lambda item: item.path)
         blocked = [
             Blocked(run.file.path, conflict.table, rows, conflict.cause)
@@ -627,7 +632,9 @@ def _quarantining(run: SourceRun) -> Iterator[None]:
         raise
     except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
         cause = error.cause if isinstance(error, EdgeshardError) else error
-        run.quarantine = Quarantine(f"its rows are merged, but cannot be deleted from it: {cause}")
+        run.quarantine = Quarantine(
+            f"its rows are merged, but cannot be deleted from it: {cause}", is_denied=isinstance(error, AccessError)
+        )
 
 
 def _begin_again(run: SourceRun) -> None:

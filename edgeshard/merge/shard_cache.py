@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Set
+from typing import Final
 
 import attrs
 
@@ -18,6 +19,9 @@ from edgeshard.format.ranges import Range
 from edgeshard.master import identity, shard_states
 from edgeshard.sqlite import Connection
 
+#: What is recorded of a file of which nothing is.
+_NOTHING: Final[tuple[State, str, bool]] = ((), "", False)
+
 
 @attrs.frozen
 class CacheEntry:
@@ -26,6 +30,7 @@ class CacheEntry:
     Attributes:
         state: the file's state then; () if it must be opened again in any case.
         reason: why it was quarantined, or "".
+        is_denied: whether the reason is only that the merger had no permission.
         lasting: whether the reason holds until the file changes.
         settled: whether any later change is sure to show in the state.
         held_since: since when (monotonic, seconds) it has kept rows that the master holds; None if it keeps none.
@@ -42,6 +47,7 @@ class CacheEntry:
     checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
     blocked_by: int | None = None
     files: State = ()
+    is_denied: bool = False
 
     @property
     def is_at_rest(self) -> bool:
@@ -86,7 +92,7 @@ class ShardCache:
         self._held_s = held_s
         self._entries: dict[str, CacheEntry] = {}
         self._changed: set[str] = set()
-        self._persisted: dict[str, tuple[State, str]] = {}
+        self._persisted: dict[str, tuple[State, str, bool]] = {}
         self.states: dict[str, State] = {}
         self.quarantined: dict[str, str] = {}
         self.restless: set[str] = set()
@@ -103,7 +109,12 @@ class ShardCache:
     def reason_of(self, name: str) -> str:
         """Return why a file was quarantined when this process or another last opened it, or ""."""
         entry = self._entries.get(name)
-        return self._persisted.get(name, ((), ""))[1] if entry is None else entry.reason
+        return self._persisted.get(name, _NOTHING)[1] if entry is None else entry.reason
+
+    def is_denied(self, name: str) -> bool:
+        """Return whether `reason_of` a file is only that the merger had no permission."""
+        entry = self._entries.get(name)
+        return self._persisted.get(name, _NOTHING)[2] if entry is None else entry.is_denied
 
     def is_changed(self, file: ShardFile) -> bool:
         """Return whether a file differs from its entry."""
@@ -145,14 +156,14 @@ class ShardCache:
     def recall(self, connection: Connection) -> None:
         """Load what the master keeps into an empty cache."""
         self._persisted = shard_states.load_states(connection)
-        for name, (state, reason) in self._persisted.items():
+        for name, (state, reason, _) in self._persisted.items():
             if state:
                 self.remember(name, CacheEntry(state, reason, lasting=True, settled=True))
         self._changed.clear()
 
     def record_rows(self, name: str) -> None:
         """Note that the master has a line for the file, because rows were copied from it."""
-        self._persisted.setdefault(name, ((), ""))
+        self._persisted.setdefault(name, _NOTHING)
 
     def persist(
         self, connection: Connection, names: Set[str] | None = None, notes_known: tuple[bytes | None, int] | None = None
@@ -165,7 +176,7 @@ class ShardCache:
             notes_known: which notes of removed shards the master knows; None if that is recorded already.
         """
         new = {name: _to_persist(self._entries[name]) for name in self._changed & self._entries.keys()}
-        changed = {name: line for name, line in new.items() if self._persisted.get(name, ((), "")) != line}
+        changed = {name: line for name, line in new.items() if self._persisted.get(name, _NOTHING) != line}
         removed = set() if names is None else self._persisted.keys() - names
         if changed or removed or notes_known:
             with sqlite.immediate(connection):
@@ -178,5 +189,5 @@ class ShardCache:
         self._changed.clear()
 
 
-def _to_persist(entry: CacheEntry) -> tuple[State, str]:
-    return (entry.state if entry.is_at_rest else (), entry.reason)
+def _to_persist(entry: CacheEntry) -> tuple[State, str, bool]:
+    return (entry.state if entry.is_at_rest else (), entry.reason, entry.is_denied)

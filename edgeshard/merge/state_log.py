@@ -38,7 +38,8 @@ class StateLog:
 
     def note_databases(self, quarantined: Iterable[Quarantined], blocked: Iterable[Blocked]) -> None:
         """Log each database that is quarantined or recovers, and each table whose rows are blocked or no longer are."""
-        reasons = {each.path: each.reason for each in quarantined}
+        found = {each.path: each for each in quarantined}
+        reasons = {path: each.reason for path, each in found.items()}
         # whose rows may grow with each pass
         conflicts = {attrs.evolve(each, rows=0) for each in blocked}
         for each in sorted(conflicts - self._blocked, key=attrs.astuple):
@@ -47,8 +48,10 @@ class StateLog:
             logger.warning(text, each.table, printable(each.path), printable(each.reason), extra=extra)
         for path, reason in reasons.items():
             if self._quarantined.get(path) != reason:
-                extra = fields(store=self._root, shard=path, state="quarantined")
-                logger.warning("quarantined %s: %s", printable(path), printable(reason), extra=extra)
+                is_denied = found[path].is_denied
+                extra = fields(store=self._root, shard=path, state="unreadable" if is_denied else "quarantined")
+                what = "no permission for" if is_denied else "quarantined"
+                logger.warning("%s %s: %s", what, printable(path), printable(reason), extra=extra)
         for path in self._quarantined.keys() - reasons.keys():
             extra = fields(store=self._root, shard=path, state="recovered")
             logger.warning("%s is no longer quarantined", printable(path), extra=extra)

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from edgeshard.reports.service import MergeStatus as MergeStatus
     from edgeshard.reports.service import WatcherStatus as WatcherStatus
     from edgeshard.reports.status import BudgetStatus as BudgetStatus
+    from edgeshard.reports.status import DeniedTo as DeniedTo
     from edgeshard.reports.status import Level as Level
     from edgeshard.reports.status import MasterStatus as MasterStatus
     from edgeshard.reports.status import Problem as Problem
@@ -129,6 +130,7 @@ _NAMES: Final = {
     "service": ("MergeStatus", "WatcherStatus"),
     "status": (
         "BudgetStatus",
+        "DeniedTo",
         "Level",
         "MasterStatus",
         "Problem",

@@ -57,7 +57,9 @@ class EraseReport(Report):
             line += f"; {units.count(self.pending, 'pending row')} would be merged and examined first"
         if self.unexamined:
             could = "could" if not self.dry_run else "can"
-            line += f"; {units.count(len(self.unexamined), 'shard')} {could} not be examined: {self.unexamined[0].path}"
+            first = next((each for each in self.unexamined if each.is_denied), self.unexamined[0])
+            line += f"; {units.count(len(self.unexamined), 'shard')} {could} not be examined: {first.path}"
+            line += f": {first.reason}" if first.is_denied else ""
         if not self.is_wal_emptied:
             line += "; another program reads the master, so its WAL has copies of them until a later merge"
         for each in self.elsewhere:

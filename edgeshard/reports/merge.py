@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from edgeshard import reports, units
@@ -22,7 +24,7 @@ class MergeReport(Report):
         truncated: rows deleted from shards, because the master holds them.
         removed: shards removed, because their agent has ended and the master holds all their rows.
         shards: shards and other sources that were opened, because they had changed.
-        quarantined: databases that were refused, with the reason.
+        quarantined: databases that were refused, or that this user may not read, with the reason.
         blocked: rows that were not copied, because their table contradicts the master's; all other rows of the same
             databases were.
         gaps: rows known to exist that the master never held, the first `GAPS_MAX` gaps; `Store.verify` lists all.
@@ -79,8 +81,11 @@ class MergeReport(Report):
         if self.stopped:
             line += "; stopped early, the next merge continues"
         be = " would be" if self.dry_run else ""
-        if self.quarantined:
-            line += f"; {units.count(len(self.quarantined), 'database')}{be} quarantined"
+        denied = [each for each in self.quarantined if each.is_denied]
+        if len(denied) < len(self.quarantined):
+            line += f"; {units.count(len(self.quarantined) - len(denied), 'database')}{be} quarantined"
+        if denied:
+            line += f"; {_denied(denied)}"
         if self.blocked:
             tables = sorted({each.table for each in self.blocked})
             rows = units.count(sum(each.rows for each in self.blocked), "row")
@@ -97,3 +102,10 @@ class MergeReport(Report):
         if self.refresh_error:
             line += f"; what is derived from the rows is stale: {self.refresh_error}"
         return line
+
+
+def _denied(denied: Sequence[Quarantined]) -> str:
+    """Return which databases this user has no permission for, and whose rows are not counted."""
+    names = first_few([each.path for each in denied])
+    what = units.count(len(denied), "database")
+    return f"no permission for {what}, so the counts lack their rows: {names}: {denied[0].reason}"

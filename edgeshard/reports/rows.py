@@ -34,15 +34,17 @@ class Gap(Report):
 
 @attrs.frozen(repr=False)
 class Quarantined(Report):
-    """A database that a merge refused. The file stays as it is, and is tried again once it changes.
+    """A database that a merge refused, or could not read. The file stays as it is, and is tried again later.
 
     Attributes:
         path: the file.
         reason: why, and what to do.
+        is_denied: whether the reason is only that this user has no permission, which says nothing of the database.
     """
 
     path: str
     reason: str
+    is_denied: bool = False
 
 
 @attrs.frozen(repr=False)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import datetime
+from typing import Final
 
 import attrs
 
 from edgeshard import units
 from edgeshard.reports.base import Report
+
+#: A merge that is at work may commit nothing for so many seconds.
+IDLE_MAX_S: Final = 300.0
 
 
 @attrs.frozen(repr=False)
@@ -61,6 +65,11 @@ class MergeStatus(Report):
     pid: int | None
     is_stopped: bool
     idle_s: float | None
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it is stopped, or has committed nothing for longer than a merge that is at work."""
+        return self.is_stopped or (self.idle_s or 0.0) > IDLE_MAX_S
 
     def _line(self) -> str:
         who = units.process("a merge", self.pid)

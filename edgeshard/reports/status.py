@@ -16,6 +16,9 @@ from edgeshard.reports.rows import Blocked, Gap, RowStates
 from edgeshard.reports.service import MergeStatus, WatcherStatus
 from edgeshard.reports.write_stats import WriteStats
 
+#: Who has no permission for a shard; "" if that is not why it is not read.
+DeniedTo = Literal["", "user", "merger"]
+
 
 @attrs.frozen(repr=False)
 class ShardStatus(Report):
@@ -34,6 +37,8 @@ class ShardStatus(Report):
         size_bytes: size of the file and its WAL.
         merged_at: when rows of it were last merged, or None if never.
         reason: why a merge refuses it, or why it cannot be read at the moment; "" if all is well.
+        denied_to: who has no permission, if `reason` is only that, which says nothing of the shard: "merger", or "user"
+            if it is the one who asks for the status; else "".
         blocked: those of its pending rows that cannot be merged, because their table contradicts the master's.
     """
 
@@ -48,6 +53,7 @@ class ShardStatus(Report):
     reason: str
     blocked: tuple[Blocked, ...] = ()
     pid: int | None = None
+    denied_to: DeniedTo = ""
 
 
 @attrs.frozen(repr=False)
@@ -177,6 +183,7 @@ Level = Literal["green", "yellow", "red"]
 ProblemKind = Literal[
     "damaged-master",
     "quarantined",
+    "unreadable",
     "missing",
     "missing-unnamed",
     "deleted-by-hand",
@@ -253,6 +260,7 @@ class StatusReport(Report):
         "oldest_age_s",
         "oldest_is_bound",
         "quarantined_shards",
+        "uncounted_shards",
         "bytes_a_day",
         "bytes_a_row",
     )
@@ -298,6 +306,8 @@ class StatusReport(Report):
     def pending(self) -> str:
         """How many rows are pending, and since when, in words."""
         text = f"{units.count(self.pending_rows, 'row')} pending"
+        if self.uncounted_shards:
+            text += f" besides those in {units.count(self.uncounted_shards, 'shard')} that this user may not read"
         if self.oldest_age_s is None:
             return text
         return f"{text}, the oldest for {'up to ' if self.oldest_is_bound else ''}{units.duration(self.oldest_age_s)}"
@@ -351,8 +361,13 @@ class StatusReport(Report):
 
     @property
     def quarantined_shards(self) -> int:
-        """Shards that a merge refuses, or that cannot be read."""
-        return sum(bool(shard.reason) for shard in self.shards)
+        """Shards that a merge refuses, or that cannot be read although permissions allow it."""
+        return sum(bool(shard.reason) and not shard.denied_to for shard in self.shards)
+
+    @property
+    def uncounted_shards(self) -> int:
+        """Shards that this user, who asks for the status, may not read: `pending_rows` lacks their rows."""
+        return sum(bool(shard.denied_to) and shard.pending_rows is None for shard in self.shards)
 
     @property
     def bytes_a_day(self) -> float | None:

@@ -10,7 +10,14 @@ from pathlib import Path
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.errors import DamagedError, EdgeshardError, FormatError, OutOfDescriptorsError, StorageBusyError
+from edgeshard.errors import (
+    AccessError,
+    DamagedError,
+    EdgeshardError,
+    FormatError,
+    OutOfDescriptorsError,
+    StorageBusyError,
+)
 from edgeshard.files import fingerprint, os_errors, paths, scan
 from edgeshard.files.fingerprint import State
 from edgeshard.files.scan import ShardFile
@@ -41,11 +48,13 @@ class Quarantine:
         reason: the reason, and what to do.
         is_lasting: whether the reason holds until the file changes, so that it need not be read again before.
         is_masters: whether it is the master that lacks rows.
+        is_denied: whether the reason is only that this process has no permission, which says nothing of the source.
     """
 
     reason: str
     is_lasting: bool = False
     is_masters: bool = False
+    is_denied: bool = False
 
 
 @attrs.define
@@ -160,7 +169,7 @@ class SourceRun:
         if isinstance(ours, OutOfDescriptorsError):
             raise ours
         is_lasting = isinstance(error, (DamagedError, FormatError)) or sqlite.is_damage(error)
-        self.quarantine = Quarantine(ours.cause, is_lasting)
+        self.quarantine = Quarantine(ours.cause, is_lasting, is_denied=isinstance(ours, AccessError))
 
     def was_removed(self) -> bool:
         """Return whether a merger has removed the shard since it was found."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import apsw
@@ -17,6 +17,16 @@ from edgeshard.errors import printable
 from edgeshard.sqlite.causes import translate_errors
 from edgeshard.sqlite.connection import open_in_memory
 from edgeshard.sqlite.rows import Bindings, quote
+
+#: What each column of a table takes at least: one character, and its frame.
+_COLUMN_MIN: Final = 4
+
+#: The name of a column is not made shorter than this.
+_NAME_MIN: Final = 5
+
+#: The longest value that is drawn, in characters, and what ends one that is cut.
+_VALUE_MAX: Final = 4096
+_VALUE_CUT: Final = " ..."
 
 #: What stands for the middle of a text that is too long.
 _CUT: Final = "..."
@@ -60,7 +70,14 @@ def _has_statement(connection: apsw.Connection, sql: str) -> bool:
 def draw_table(
     connection: apsw.Connection, sql: str, bindings: Bindings, *, colour: bool, width: int, unicode: bool
 ) -> str:
-    """Return the rows of a query as a text table at most `width` characters wide, with printable characters only."""
+    """Return the rows of a query as text in lines of at most `width` characters, with printable characters only.
+
+    They are drawn as a table, or one value per line if there are too many columns for one.
+    """
+    names = describe(connection, sql).columns
+    if not fits_table(len(names), width):
+        rows = connection.execute(sql, bindings)
+        return draw_records(names, rows, colour=colour, width=width, unicode=unicode, null="(null)")
     table: str = _ext().format_query_table(
         connection,
         sql,
@@ -70,8 +87,54 @@ def draw_table(
         use_unicode=unicode,
         binary=bytes.hex,
         string_sanitize=printable_lines,
+        truncate=_VALUE_MAX,
+        truncate_val=_VALUE_CUT,
     )
     return table
+
+
+def fits_table(columns: int, width: int) -> bool:
+    """Return whether a table of so many columns can be drawn in lines of `width` characters."""
+    return _COLUMN_MIN * columns + 1 <= width
+
+
+def draw_records(
+    names: Sequence[str], rows: Iterable[Sequence[Any]], *, colour: bool, width: int, unicode: bool, null: str
+) -> str:
+    """Draw rows one value per line, as psql's expanded display does, in lines of at most `width` characters.
+
+    Args:
+        names: the names of the columns.
+        rows: the values of each row, as SQLite returns them.
+        colour: whether to add the colours of a terminal.
+        width: how many characters a line may have.
+        unicode: whether to draw with Unicode's box characters, or with ASCII.
+        null: what stands for NULL.
+    """
+    dash, bar = ("─", " │ ") if unicode else ("-", " | ")
+    shown = [shorten_text(printable(name), max(_NAME_MIN, width // 2 - len(bar))) for name in names]
+    label = max(map(_unicode().text_width, shown), default=0)
+    room = max(1, width - label - len(bar))
+    lines = []
+    for number, row in enumerate(rows, 1):
+        lines.append(_bold(f"{dash}[ row {number} ]".ljust(min(width, label + len(bar) + 8), dash)[:width], colour))
+        for name, value in zip(shown, row, strict=True):
+            text = _text(value, null).split("\n")
+            parts = [part for line in text for part in wrap_text(line, room) or [""]]
+            padding = " " * (label - _unicode().text_width(name))
+            lines.append((_bold(name, colour) + padding + bar + parts[0]).rstrip())
+            lines += [(" " * label + bar + part).rstrip() for part in parts[1:]]
+    return "".join(f"{line}\n" for line in lines or ["0 rows"])
+
+
+def _text(value: object, null: str) -> str:
+    text = null if value is None else value.hex() if isinstance(value, bytes) else str(value)
+    text = printable_lines(text)
+    return text if len(text) <= _VALUE_MAX else text[:_VALUE_MAX] + _VALUE_CUT
+
+
+def _bold(text: str, colour: bool) -> str:
+    return f"\x1b[1m{text}\x1b[0m" if colour else text
 
 
 def printable_lines(text: str) -> str:

@@ -75,6 +75,7 @@ PEER = PeerStatus("aa" * 16, "edgeshard", AT, AT)
 PROBLEMS: dict[ProblemKind, tuple[Level, StatusReport]] = {
     "damaged-master": ("red", judged(master={"damage": "SQLite finds: page 3"})),
     "quarantined": ("red", judged(shard(reason="it is not a SQLite database", pending_rows=None))),
+    "unreadable": ("yellow", judged(shard(reason="permission denied", denied_to="user", pending_rows=None))),
     "missing": ("red", judged(master={"gaps": 1, "missing_rows": 2}, gaps=(Gap("pump", "ab", 1, 2),))),
     "missing-unnamed": ("red", judged(unnamed="rows may be missing")),
     "deleted-by-hand": ("red", judged(states=RowStates(present=9, by_hand=1))),

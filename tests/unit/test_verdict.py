@@ -38,7 +38,7 @@ def test_each_problem_has_a_command_for_this_store(kind: ProblemKind) -> None:
     root = Path("/srv/my data")
     for command in next_steps.next_step(report.problems[0], report, root).commands:
         program, *words = [VALUES.get(word, word) for word in shlex.split(command)]
-        assert program in ("edgeshard", "mv", "kill")
+        assert program in ("edgeshard", "mv", "kill", "ls")
         assert program == "kill" or any(word.startswith(str(root)) for word in words)
         if program == "edgeshard":
             assert words[0] == cli.parse(words).verb

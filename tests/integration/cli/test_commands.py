@@ -751,3 +751,13 @@ def test_the_progress_of_a_snapshot_is_shown_on_a_terminal_where_it_is_long(
     assert 0 == done.returncode
     assert "\r1,000 of " in shown
     assert shown.endswith(" pages copied\r\n")
+
+
+def test_a_shell_without_an_input_ends(
+    merged: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it if the caller closed descriptor 0
+    assert 78 == main(["shell", str(merged.root)])
+    assert "standard input: it is closed" in capsys.readouterr().err
+    assert 0 == main(["shell", str(merged.root), "select 6 * 7"])
+    assert "42\n" == capsys.readouterr().out

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 import edgeshard
 from edgeshard import cli
-from edgeshard.cli import hints, main, verbs
+from edgeshard.cli import hints, main, process, verbs
 from edgeshard.errors import ConfigurationError, EdgeshardError
 from tests.support.processes import command, sql
 from tests.support.users import User, as_root, run_as
@@ -333,6 +336,33 @@ def test_texts_are_quoted_for_each_shell(monkeypatch: pytest.MonkeyPatch, capsys
     assert shlex.quote(f"merge:{text}") in script
     _, script, _ = said(["completion", "fish"], capsys)
     assert "'it\\'s $HOME, `ls` and a \\\\ too'" in script
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_texts_have_the_defaults_that_the_help_has(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, script, _ = said(["completion", shell], capsys)
+    assert "rows per commit (default: " in script
+    assert "%(" not in script
+    assert "%%" not in script
+
+
+def test_the_commands_of_the_help_make_the_folders_that_they_write_to(capsys: pytest.CaptureFixture[str]) -> None:
+    _, text, _ = said(["completion", "--help"], capsys)
+    for folder in re.findall(r"> (~/\S+)/", text):
+        assert f"mkdir -p {folder} " in text.replace("\n", " ")
+
+
+def test_an_interrupt_before_the_verb_runs_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: str) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "import_module", interrupt)
+    monkeypatch.setattr(gc, "freeze", lambda: None)  # this process goes on
+    with pytest.raises(SystemExit) as end:
+        process.run(lambda: cli.main(["merge", "data"]))
+    assert (130, ("", "edgeshard: interrupted\n")) == (end.value.code, tuple(capsys.readouterr()))
 
 
 def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -664,7 +664,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     kinds = {key: type(value).__name__ for key, value in report.items()}
     assert {
         "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
-        "quarantined_shards": "int", "blocked_rows": "int", "rejected_rows": "int", "at": "str", "watching": "bool", "watcher": "NoneType", "merge": "NoneType", "master": "dict", "shards": "list", "gaps": "list",
+        "quarantined_shards": "int", "uncounted_shards": "int", "blocked_rows": "int", "rejected_rows": "int", "at": "str", "watching": "bool", "watcher": "NoneType", "merge": "NoneType", "master": "dict", "shards": "list", "gaps": "list",
         "budget": "NoneType", "states": "dict", "peers": "list", "unnamed": "str", "clock": "dict", "space": "dict",
         "problems": "list", "verdict": "str", "headline": "str",
         "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",
@@ -678,7 +678,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     (shard,) = report["shards"]
     assert {
         "name": "boiler.db", "agent": "boiler", "alive": True, "pending_rows": 1, "oldest_is_bound": False,
-        "merged_at": NOON.isoformat(), "reason": "", "blocked": [], "pid": agent.process.pid,
+        "merged_at": NOON.isoformat(), "reason": "", "blocked": [], "pid": agent.process.pid, "denied_to": "",
     } == {key: value for key, value in shard.items() if key not in ("size_bytes", "oldest_age_s")}  # fmt: skip
     assert 0 <= shard["oldest_age_s"] == report["oldest_age_s"] < 60
     assert datetime.datetime.fromisoformat(report["at"]).tzinfo is not None

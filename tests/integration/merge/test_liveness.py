@@ -17,9 +17,9 @@ from edgeshard.cli import main, next_steps
 from edgeshard.errors import MergeInProgressError, StorageIOError, StoreWatchedError, WatcherStalledError
 from edgeshard.files import lock_holder, locks, paths
 from edgeshard.files.lock_pulse import Pulse
-from edgeshard.inspect import verdict
+from edgeshard.merge import locks as merge_locks
 from edgeshard.merge.merger import Merger
-from edgeshard.reports import WatcherStatus
+from edgeshard.reports import WatcherStatus, service
 from tests.support.processes import merge_command
 from tests.support.stores import new_store, numbers, shard_path
 
@@ -222,9 +222,13 @@ def test_a_merge_that_hangs_is_named_and_ended_as_status_says(
             assert "at work\n" == process.stdout.readline()
             begun = store.status()
             assert (True, "green") == (f"a merge (pid {process.pid}) is at work" in begun.headline, begun.verdict)
-            monkeypatch.setattr(verdict, "IDLE_MAX_S", 0.01)
-            time.sleep(0.05)
             with pytest.raises(MergeInProgressError, match=rf"\(process {process.pid}\)"):
+                store.merge()
+            monkeypatch.setattr(service, "IDLE_MAX_S", 0.01)
+            time.sleep(0.05)
+            with pytest.raises(
+                WatcherStalledError, match=rf"\(pid {process.pid}\) has .*end it \(kill {process.pid}\)"
+            ):
                 store.merge()
             report = store.status()
             assert [("merge-stalled", "red")] == [(problem.kind, problem.level) for problem in report.problems]
@@ -243,3 +247,83 @@ def test_a_merge_that_hangs_is_named_and_ended_as_status_says(
             process.kill()
     assert 1 == store.merge().rows
     assert store.status().merge is None
+
+
+# -- waiting without limit --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging(store: edgeshard.Store) -> Iterator[subprocess.Popen[str]]:
+    """A merge that has ``merge.lock``, and does not end."""
+    write(store, "agent", 1)
+    store.init()
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING, str(store.root)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "at work\n" == process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: lock_holder.is_stopped(process.pid))
+
+
+@pytest.fixture
+def lines_file(tmp_path: Path) -> Path:
+    path = tmp_path / "lines.ndjson"
+    path.write_text('{"n": 1}\n')
+    return path
+
+
+@pytest.mark.timeout(PATIENCE_S)
+def test_nobody_waits_without_limit_for_a_merger_that_is_stopped(
+    store: edgeshard.Store,
+    hanging: subprocess.Popen[str],
+    lines_file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stop(hanging)
+    pattern = rf"a merge \(pid {hanging.pid}\) is stopped, .*let it go on \(kill -CONT {hanging.pid}\)"
+    with pytest.raises(WatcherStalledError, match=pattern):
+        store.query("select 1", fresh=True)
+    with pytest.raises(WatcherStalledError, match=pattern):
+        store.import_(lines_file)
+    assert 75 == main(["query", str(store.root), "--fresh", "select 1"])
+    assert f"kill -CONT {hanging.pid}" in capsys.readouterr().err
+    hanging.kill()
+    hanging.wait()
+    assert 1 == store.query("select count(*) from agent_data", fresh=True)[0][0]
+
+
+@pytest.mark.timeout(PATIENCE_S)
+def test_nobody_waits_without_limit_for_a_merger_that_commits_nothing(
+    store: edgeshard.Store, hanging: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "IDLE_MAX_S", 0.5)
+    with pytest.raises(WatcherStalledError, match=rf"\(pid {hanging.pid}\) has committed nothing for"):
+        store.merge_now()
+
+
+def test_a_merger_at_work_is_waited_for(
+    store: edgeshard.Store, hanging: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge_locks, "_CHECK_S", 0.01)
+    began = time.monotonic()
+    assert merge_locks.merge_lock(store.root, -1, lambda: time.monotonic() > began + 1.0) is None
+
+
+@pytest.mark.timeout(PATIENCE_S)
+def test_a_watcher_outlives_a_merger_that_is_stopped(store: edgeshard.Store, hanging: subprocess.Popen[str]) -> None:
+    stop(hanging)
+    with pytest.raises(WatcherStalledError, match=f"kill -CONT {hanging.pid}"), store.watching():
+        pass
+    with store.watching(standby=True):
+        wait_until(lambda: store.status().watching)
+        time.sleep(2.0)
+        hanging.kill()
+        wait_until(lambda: [1] == numbers(store))
