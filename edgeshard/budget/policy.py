@@ -366,8 +366,6 @@ def bytes_to_give_back(budget: Budget, usage: Usage, free_pages: int) -> int:
     """
     left = left_for_writers(budget, attrs.evolve(usage, merging=0))
     wanted = wanted_left(budget, usage.wanted)
-    if wanted - left > free_pages:  # that transaction would not fit all the same
-        wanted = wanted_left(budget)
     if left >= wanted:
         return 0
     return min(free_pages, wanted + _more_left(budget) - left)

@@ -334,7 +334,8 @@ class MergeQuota:
 
     def make_space_for_chunk(self, connection: Connection) -> bool:
         """Give free pages back or drop rows if there is no space for a chunk; return whether to try again."""
-        if self._give_pages_back(connection):
+        # before rows are dropped, free pages are given back in any case
+        if self.budget is not None and self.budget.on_full != "drop-oldest" and self._give_pages_back(connection):
             self.is_exhausted = False
             return True
         has_dropped_some = self.drop_rows(connection, for_merge=True)
