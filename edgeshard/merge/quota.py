@@ -7,6 +7,9 @@ writers: to copy a chunk, to truncate a shard, or to drop rows. Once the store h
 merge takes turns: it copies a chunk that fits, commits, empties the master's WAL, and truncates the shards, before it
 copies more. How much rows grow is measured; a chunk that outgrows its step is rolled back, and the next one is smaller.
 
+If little is left for writers at the end of a pass, free pages of the master are given back to the disk, as many as
+writers lack. That deletes nothing, and is done whatever the budget allows to drop.
+
 If rows may be dropped ("drop-oldest"), these are the oldest of the master, from the tables with the lowest priority.
 They are deleted by the same steps as in a prune, and recorded by address with the reason "budget". Before that, the
 store's own prune rules are followed, if it has any: what they delete would be pruned anyway.
@@ -352,7 +355,7 @@ class MergeQuota:
         if budget is None or self._should_stop():
             return
         found = self._shrink_wals()
-        has_given_some = self._give_pages_back(connection)
+        has_given_some = _is_little_left(budget, found) and self._give_pages_back(connection)
         if budget.on_full == "drop-oldest":
             self.drop_rows(connection)
         if found.wanted and self._record is not None:
@@ -378,8 +381,7 @@ class MergeQuota:
         budget = self.budget
         if budget is None or not int(connection.pragma("freelist_count")):
             return False
-        found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
-        if policy.left_for_writers(budget, found) >= policy.wanted_left(budget, found.wanted):
+        if not _is_little_left(budget, usage.measure(self._root, without=quotas.MERGER, sizes_only=True)):
             return False
         from edgeshard.retention import shrink  # slow to import, and needed only within a budget
 
@@ -394,7 +396,7 @@ class MergeQuota:
         """
         budget, folder = self.budget, os.path.realpath(paths.shards(self._root))
         found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
-        if budget is None or policy.left_for_writers(budget, found) >= policy.wanted_left(budget, found.wanted):
+        if budget is None or not _is_little_left(budget, found):
             return found
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(folder):
@@ -484,6 +486,10 @@ class MergeQuota:
             text += f". What {units.count(quarantined, 'quarantined shard')} had stays there: {why}"
         limit = policy.current_limit(self.budget, found)
         return DiskBudgetError("merge into", self._path, text, found.used, limit, found.shards, found.master)
+
+
+def _is_little_left(budget: Budget, found: Usage) -> bool:
+    return policy.left_for_writers(budget, found) < policy.wanted_left(budget, found.wanted)
 
 
 def _shrink_wal(path: str) -> None:
