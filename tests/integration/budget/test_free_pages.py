@@ -41,7 +41,7 @@ def fill_store(store: edgeshard.Store) -> int:
     """Write and merge until nothing is accepted, or rows are dropped; return how many rows were acknowledged."""
     written = 0
     with store.shard("agent") as shard:
-        size = store_budget(store).max_bytes // 4_000
+        size = store_budget(store).max_bytes // 3_000
         while True:
             before = written
             with suppress(DiskBudgetError):
@@ -178,7 +178,7 @@ FREEING: list[Free] = [
 
 GRID = list(product([1.6, 4.0, 20.0], policy.ON_FULL, FREEING))
 
-ALWAYS = list(product([4.0], ["error"], [by_rows, by_rules_in_a_merge, by_erasing, by_hand]))
+ALWAYS = list(product([4.0], ["error"], [by_rows, by_rules_in_a_merge, by_erasing]))
 
 
 @pytest.mark.parametrize(("max_mb", "on_full", "free"), others_slow(GRID, ALWAYS))
@@ -217,7 +217,6 @@ def test_writers_of_a_full_store_go_on_once_rows_are_freed(
 
 def test_only_as_many_pages_are_given_back_as_writers_lack(tmp_path: Path) -> None:
     store, _ = full_store(tmp_path, 4.0, "error")
-    store.merge()
     size = store.master_path.stat().st_size
     report = store.prune(keep_rows=KEPT)
     wanted = policy.wanted_left(store_budget(store))
@@ -331,7 +330,8 @@ def test_a_smaller_snapshot_that_is_restored_makes_space(tmp_path: Path) -> None
         store.merge()
     with open_shard_again(store):
         pass
-    assert taken(store) <= 4 * MB
+    found = usage.measure(store.root)  # without the master that was replaced
+    assert found.used + found.reserve <= 4 * MB
 
 
 # -- the decision -------------------------------------------------------------------------------------------------------
