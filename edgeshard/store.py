@@ -1025,8 +1025,8 @@ class Store:
                 pass until they are. A forgotten stream takes no space. But a copy of a shard or a master, or a bundle,
                 that is as old as it is and is merged again brings its rows back. Streams of which rows are present or
                 missing are never forgotten.
-            shrink: give all free pages back to the disk. Without this the file becomes smaller only for `max_bytes`;
-                otherwise later merges fill the free pages first.
+            shrink: give all free pages back to the disk. Without this the file becomes smaller only for `max_bytes`,
+                and as far as writers lack space within the disk budget; later merges fill the other free pages.
             dry_run: report what would be done, and change nothing.
             lock_wait: how long to wait, in each step, for a merger at work or another process that has the master
                 locked, in seconds; -1 forever.

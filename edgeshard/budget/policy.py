@@ -28,6 +28,9 @@ Four things follow. `tests/property/test_budget_policy.py` plays them through, w
    chunk has all that is free, less that half.
 3. With "drop-oldest" a merge ends with space for writers, if deleting rows of the master can make any.
 4. Rows are dropped only if enough of them can be dropped for a writer to go on, and no more than that takes.
+
+Free pages of the master count as used. If little is left for writers, a merge and a prune give back as many as they
+lack (`bytes_to_give_back`), whatever `on_full` says: that deletes nothing.
 """
 
 from __future__ import annotations
@@ -76,8 +79,8 @@ COMMIT_BYTES: Final = 128 << 10
 #: What a merge takes besides, for a transaction: that, and the -shm that SQLite makes next to a closed shard.
 FIXED_BYTES: Final = COMMIT_BYTES + SHM_BYTES
 
-#: With "drop-oldest", a merge leaves at least this part of the budget for writers. If it must drop rows for that, it
-#: leaves half as much again.
+#: A merge leaves at least this part of the budget for writers, if free pages of the master or, with "drop-oldest", rows
+#: make that much space. If it must make space for that, it leaves half as much again.
 LEFT_PART: Final = 8
 
 #: What is left free on the file system for others: a part of the budget, and the most, in bytes.
@@ -112,7 +115,7 @@ class Usage:
         free: free space of the file system.
         open: the number of open shards.
         largest: the largest transaction that some shard may hold, if one may hold a large one.
-        wanted: the transaction that a writer was refused since the last merge, if rows may be dropped for it.
+        wanted: the transaction that a writer was refused since the last merge, if there may be space for it.
     """
 
     shards: int = 0
@@ -273,10 +276,10 @@ def wanted_transaction(budget: Budget, usage: Usage, refused_bytes: int) -> int:
     """Return for what a merge should make space after a transaction was refused that is at least this large; 0: none.
 
     Its writer does not know how large it would have become. A transaction that does not even fit once all rows are
-    dropped is no reason to drop any.
+    dropped is no reason to drop any, or to give free pages back.
     """
     most = largest_transaction(budget, attrs.evolve(usage, master=min(usage.master, EMPTY_MASTER_BYTES)))
-    if budget.on_full != "drop-oldest" or refused_bytes > most:
+    if refused_bytes > most:
         return 0
     return min(2 * refused_bytes, most)
 
@@ -335,16 +338,39 @@ def needed_left(usage: Usage) -> int:
     return LEAST_SHARD_BYTES // 2 if usage.open else LEAST_SHARD_BYTES
 
 
-# -- dropping rows ----------------------------------------------------------------------------------------------------
+# -- making space for writers -----------------------------------------------------------------------------------------
 
 
 def wanted_left(budget: Budget, transaction_bytes: int = 0) -> int:
-    """Return what a merge leaves for writers if rows may be dropped, also for a transaction of that size."""
+    """Return what a merge leaves for writers if it can make any space, also for a transaction of that size."""
     least = max(budget.max_bytes // LEFT_PART, LEAST_SHARD_BYTES + MIN_GROWTH_BYTES)
     if not transaction_bytes:
         return least
     file_and_wal = shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, transaction_bytes)
     return max(least, file_and_wal + transaction_reserve(budget, transaction_bytes))
+
+
+def _more_left(budget: Budget) -> int:
+    """Return what a merge that makes space leaves besides, so that the next one need not make space again."""
+    return wanted_left(budget) // 2
+
+
+def bytes_to_give_back(budget: Budget, usage: Usage, free_pages: int) -> int:
+    """Return how many bytes of the master's free pages to give back to the disk; 0 if enough is left for writers.
+
+    Free pages count as used, and only a merge can fill them. Giving them back deletes nothing, so it does not depend on
+    `Budget.on_full`.
+
+    Args:
+        budget: the store's.
+        usage: what the store takes.
+        free_pages: free space inside the master's file, in bytes.
+    """
+    left = left_for_writers(budget, attrs.evolve(usage, merging=0))
+    wanted = wanted_left(budget, usage.wanted)
+    if left >= wanted:
+        return 0
+    return min(free_pages, wanted + _more_left(budget) - left)
 
 
 def bytes_to_drop(budget: Budget, usage: Usage, droppable_bytes: int, *, for_merge: bool = False) -> int:
@@ -366,7 +392,7 @@ def bytes_to_drop(budget: Budget, usage: Usage, droppable_bytes: int, *, for_mer
         least = delete_bytes(budget) + COMMIT_BYTES - left_for_merger(budget, usage)
     if droppable_bytes < max(1, least):
         return 0
-    more = wanted_left(budget) // 2  # so that the next merge need not drop again
+    more = _more_left(budget)
     return min(droppable_bytes, max(wanted + more - left, more))
 
 

@@ -29,7 +29,8 @@ Each run of deleted rows leaves a record of about 120 bytes. That is much if --t
 A stream (one opening of a shard) of which every row was deleted leaves 30 bytes, for good: without them, an old copy of
 its shard would bring its rows back. --forget-after forgets streams of which all rows were deleted longer ago than AGE.
 Copies that are older than that must not be merged any more.
-Later merges fill the space that becomes free in the file; --max-bytes and --shrink give it back to the disk.
+Later merges fill the space that becomes free in the file; --max-bytes and --shrink give it back to the disk. If
+writers lack space within a disk budget, as much is given back without these.
 
 It works in steps of some milliseconds, each with the lock of mergers, so it works next to a merger that watches. On
 a terminal it asks before it deletes anything, unless --yes is given.

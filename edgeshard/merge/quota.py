@@ -7,6 +7,9 @@ writers: to copy a chunk, to truncate a shard, or to drop rows. Once the store h
 merge takes turns: it copies a chunk that fits, commits, empties the master's WAL, and truncates the shards, before it
 copies more. How much rows grow is measured; a chunk that outgrows its step is rolled back, and the next one is smaller.
 
+If little is left for writers at the end of a pass, free pages of the master are given back to the disk, as many as
+writers lack. That deletes nothing, and is done whatever the budget allows to drop.
+
 If rows may be dropped ("drop-oldest"), these are the oldest of the master, from the tables with the lowest priority.
 They are deleted by the same steps as in a prune, and recorded by address with the reason "budget". Before that, the
 store's own prune rules are followed, if it has any: what they delete would be pruned anyway.
@@ -333,25 +336,34 @@ class MergeQuota:
         return not self.is_exhausted
 
     def make_space_for_chunk(self, connection: Connection) -> bool:
-        """Drop rows if there is no space for a chunk; return whether a merge should try again."""
+        """Give free pages back or drop rows if there is no space for a chunk; return whether to try again."""
+        # before rows are dropped, free pages are given back in any case
+        if self.budget is not None and self.budget.on_full != "drop-oldest" and self._give_pages_back(connection):
+            self.is_exhausted = False
+            return True
         has_dropped_some = self.drop_rows(connection, for_merge=True)
         if self._is_small and not has_dropped_some:
             self.is_exhausted = False  # nothing can be dropped, so a small chunk it is
         return not self.is_exhausted
 
     def make_space_for_writers(self, connection: Connection) -> None:
-        """Drop rows at the end of a pass if little is left for writers; first wait for quotas that nobody uses."""
+        """Give free pages back, or drop rows, at the end of a pass if little is left for writers.
+
+        Then wait for quotas that nobody uses.
+        """
         budget = self.budget
         if budget is None or self._should_stop():
             return
-        self._shrink_wals()
-        if budget.on_full != "drop-oldest":
-            return
-        self.drop_rows(connection)
-        found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
+        found = self._shrink_wals()
+        has_given_some = _is_little_left(budget, found) and self._give_pages_back(connection)
+        if budget.on_full == "drop-oldest":
+            self.drop_rows(connection)
         if found.wanted and self._record is not None:
             with self._record.locked():
                 self._record.want(0)
+        if budget.on_full != "drop-oldest" and not has_given_some:
+            return
+        found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
         needed, deadline = policy.needed_left(found), time.monotonic() + 2 * policy.LEASE_S
         if policy.left_for_writers(budget, found) < needed:
             return
@@ -361,17 +373,37 @@ class MergeQuota:
                 return
             time.sleep(_EXPIRY_POLL_S)
 
-    def _shrink_wals(self) -> None:
-        """Empty the WALs of all shards if little is left for writers: an idle agent keeps a long one."""
+    def _give_pages_back(self, connection: Connection) -> bool:
+        """Give free pages of the master back if little is left for writers; return whether any were.
+
+        Nothing is deleted for that, so it does not depend on `Budget.on_full`.
+        """
+        budget = self.budget
+        if budget is None or not int(connection.pragma("freelist_count")):
+            return False
+        if not _is_little_left(budget, usage.measure(self._root, without=quotas.MERGER, sizes_only=True)):
+            return False
+        from edgeshard.retention import shrink  # slow to import, and needed only within a budget
+
+        self._take_step()
+        return shrink.make_space_for_writers(connection, self._path, budget, self._should_stop)
+
+    def _shrink_wals(self) -> Usage:
+        """Empty the WALs of all shards if little is left for writers: an idle agent keeps a long one.
+
+        Returns:
+            What the store took before.
+        """
         budget, folder = self.budget, os.path.realpath(paths.shards(self._root))
         found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
-        if budget is None or policy.left_for_writers(budget, found) >= policy.wanted_left(budget, found.wanted):
-            return
+        if budget is None or not _is_little_left(budget, found):
+            return found
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(folder):
                 path = os.path.join(folder, name.removesuffix(paths.WAL))
                 if name.endswith(paths.wal(paths.SHARD)) and fingerprint.size(paths.wal(path)) > policy.MIN_WAL_BYTES:
                     _shrink_wal(path)
+        return found
 
     def _bytes_used(self, *, for_merge: bool) -> int:
         self._usage = usage.measure(self._root, without=quotas.MERGER, sizes_only=not for_merge)
@@ -454,6 +486,10 @@ class MergeQuota:
             text += f". What {units.count(quarantined, 'quarantined shard')} had stays there: {why}"
         limit = policy.current_limit(self.budget, found)
         return DiskBudgetError("merge into", self._path, text, found.used, limit, found.shards, found.master)
+
+
+def _is_little_left(budget: Budget, found: Usage) -> bool:
+    return policy.left_for_writers(budget, found) < policy.wanted_left(budget, found.wanted)
 
 
 def _shrink_wal(path: str) -> None:

@@ -134,7 +134,10 @@ class PruneReport(Report):
         if self.shrunk_bytes:
             line += f", {units.size(self.shrunk_bytes)} given back to the disk"
         if not self.can_shrink:
-            line += " (this file cannot become smaller; later rows fill the free space)"
+            line += (
+                " (this file cannot become smaller; later rows fill the free space. While nothing else has the file "
+                "open, PRAGMA auto_vacuum=INCREMENTAL and VACUUM in an SQLite shell change that)"
+            )
         return line
 
     def _tombstones_kept(self) -> str:

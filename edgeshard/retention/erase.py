@@ -7,14 +7,16 @@ of a shard brings them. What a shard may lose is decided by `edgeshard.master.pr
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import attrs
 
 from edgeshard import sqlite
+from edgeshard.budget import reserve, usage
+from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError
 from edgeshard.format.ranges import Range, size, subtract, union
 from edgeshard.log_fields import fields
@@ -34,7 +36,7 @@ from edgeshard.master import (
 from edgeshard.options import Params
 from edgeshard.records import keys, queries
 from edgeshard.records.queries import Call
-from edgeshard.retention import by_address, erased_file
+from edgeshard.retention import by_address, erased_file, shrink
 from edgeshard.retention.erased_file import ErasedStream
 from edgeshard.sources import diff
 from edgeshard.sqlite import Connection, quote
@@ -44,6 +46,9 @@ logger = logging.getLogger("edgeshard.merge")
 
 #: How many rows one transaction erases, so that it keeps a merger waiting for less than 50 ms.
 STEP_ROWS: Final = 1_000
+
+#: Within a disk budget, how many pages a row is assumed to write to the master's WAL, before that is measured.
+PAGES_PER_ROW: Final = 4
 
 
 def find(path: Path, table: str, where: str, params: Params) -> list[ErasedStream]:
@@ -139,6 +144,8 @@ def is_due(connection: Connection, root: Path) -> bool:
 def redo(connection: Connection, root: Path) -> int:
     """Do what the store's list names, as far as this master has not done it; return how many rows were erased.
 
+    Within a disk budget, the steps are so small that the WAL fits into the reserve.
+
     Args:
         connection: the master, open for writing, without a transaction.
         root: the store.
@@ -147,10 +154,17 @@ def redo(connection: Connection, root: Path) -> int:
         DamagedError, FormatError: the list cannot be understood.
     """
     last, listed = erased_file.load(root)
-    rows = 0
-    with sqlite.secure_delete(connection):
+    budget = usage.load_budget(root)
+    rows, step_rows, wal_pages = 0, STEP_ROWS, None
+    if budget is not None:
+        wal_pages = shrink.limit_wal(connection, budget)
+        step_rows = min(STEP_ROWS, max(1, wal_pages // PAGES_PER_ROW))
+    with sqlite.secure_delete(connection), _space(root, budget):
         for stream in listed:
-            for seqs in _steps(stream.seqs):
+            left = list(stream.seqs)
+            while left:
+                seqs, left = _divide(left, step_rows)
+                pages_before = sqlite.wal_pages_written(connection)
                 with sqlite.immediate(connection):
                     number = _stream_number(connection, stream)
                     if _is_done(connection, number, seqs):
@@ -158,22 +172,28 @@ def redo(connection: Connection, root: Path) -> int:
                         continue
                     identity.increment_generation(connection)
                     rows += _erase(connection, number, seqs)
+                pages = sqlite.wal_pages_written(connection) - pages_before
+                if wal_pages is not None and pages:  # all of a page is overwritten, and of a large row many pages
+                    step_rows = min(STEP_ROWS, 2 * step_rows, max(1, size(seqs) * wal_pages // pages))
     with sqlite.immediate(connection):
         erasures.record(connection, last)
     return rows
 
 
-def _steps(seqs: tuple[Range, ...]) -> Iterator[list[Range]]:
-    """Divide seqs into lists of about `STEP_ROWS`."""
-    step: list[Range] = []
-    for part in seqs:
-        for first in range(part.first, part.last + 1, STEP_ROWS):
-            step.append(Range(first, min(first + STEP_ROWS - 1, part.last)))
-            if size(step) >= STEP_ROWS:
-                yield step
-                step = []
-    if step:
-        yield step
+def _space(root: Path, budget: Budget | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if budget is None else reserve.for_deleting(root, budget)
+
+
+def _divide(seqs: list[Range], rows: int) -> tuple[list[Range], list[Range]]:
+    """Divide sorted seqs into the first so many, and the others."""
+    first: list[Range] = []
+    for index, part in enumerate(seqs):
+        if len(part) >= rows:
+            taken = Range(part.first, part.first + rows - 1)
+            return [*first, taken], [*subtract([part], [taken]), *seqs[index + 1 :]]
+        first.append(part)
+        rows -= len(part)
+    return first, []
 
 
 def _stream_number(connection: Connection, stream: ErasedStream) -> int:

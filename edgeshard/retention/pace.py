@@ -63,11 +63,16 @@ class Pace:
             self.streams = min(self.streams, plan.rows_for_wal(retired, pages_written, self.wal_pages))
 
     def may_grow_wal(self) -> bool:
-        """Return whether the WAL may become longer.
+        """Return whether deleting more rows may make the WAL longer.
 
-        A WAL that a long read uses cannot restart. Once it has filled its part of the reserve, the prune ends.
+        A WAL that a long read uses cannot restart. Once it has filled its part of the reserve, a prune for the disk
+        budget ends.
         """
-        if self.wal_pages is None or not self.is_for_budget:
+        return not self.is_for_budget or self.is_wal_short()
+
+    def is_wal_short(self) -> bool:
+        """Return whether the WAL has not filled its part of the reserve, after emptying it if it has."""
+        if self.wal_pages is None:
             return True
         most = self.wal_pages * sizes.page_bytes(self.connection) * (PRUNE_WALS - 1)
         if sizes.wal_bytes(self.path) > most:

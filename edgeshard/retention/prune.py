@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.budget import policy, reserve, usage
+from edgeshard.budget import reserve, usage
 from edgeshard.budget.policy import Budget
 from edgeshard.master import arrivals, catalog, database, extents, identity, receipts, store_clock
 from edgeshard.master.write_stats import Meter
@@ -22,7 +22,7 @@ from edgeshard.reports import PrunableTable, PruneReport
 from edgeshard.retention import bookkeeping, by_hand, drop_table, refresh, row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
-from edgeshard.retention.pace import PRUNE_WALS, Pace
+from edgeshard.retention.pace import Pace
 from edgeshard.retention.progress import ProgressCallback, PruneProgress
 from edgeshard.retention.rules import BUDGET, Rules
 from edgeshard.retention.run import MergeLock, PruneRun, StoppedError, held_by_caller
@@ -68,7 +68,8 @@ def prune(
     Args:
         path: the master.
         rules: which rows to delete.
-        shrink: give all free pages back to the disk; without this, only as many as `Rules.max_bytes` requires.
+        shrink: give all free pages back to the disk; without this, only as many as `Rules.max_bytes` requires, or as
+            writers lack of the disk budget.
         dry_run: report what would be done, and change nothing.
         lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds; -1
             waits forever.
@@ -93,7 +94,7 @@ def prune(
             if not dry_run:
                 # sizes are measured in the database, so nothing of it may still be in the WAL
                 sqlite.shrink_wal(connection)
-                wal_pages = _limit_wal(connection, budget)
+                wal_pages = None if budget is None else shrinking.limit_wal(connection, budget)
                 by_hand.settle(connection, path)
             run, tables = _begin(
                 connection, path, rules, should_stop, PruneProgress(progress), wal_pages, merge_lock, dry_run
@@ -102,7 +103,7 @@ def prune(
             with meter.running(), contextlib.suppress(StoppedError):
                 fits = _follow_rules(run, tables)
                 _tidy(run)
-                shrunk_bytes = 0 if dry_run else _give_space_back(run, meter, everything=shrink)
+                shrunk_bytes = 0 if dry_run else _give_space_back(run, meter, budget, everything=shrink)
             report = _report(run, shrunk_bytes, fits=fits)
     except _CallerError as error:
         raise error.error from None
@@ -115,16 +116,6 @@ def prune(
 
 def _space(root: Path, budget: Budget | None) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if budget is None else reserve.for_deleting(root, budget)
-
-
-def _limit_wal(connection: Connection, budget: Budget | None) -> int | None:
-    """Keep the WAL short if the store has a budget; return how many pages it may have."""
-    if budget is None:
-        return None
-    # the WAL, one more transaction of that size, and what remains of another
-    wal_bytes = policy.delete_bytes(budget) // PRUNE_WALS
-    database.set_wal_limits(connection, wal_bytes)
-    return max(1, wal_bytes // sizes.page_bytes(connection))
 
 
 def _begin(
@@ -181,7 +172,7 @@ def _tidy(run: PruneRun) -> None:
     bookkeeping.forget(run, None if budget is None else budget.max_bytes)
 
 
-def _give_space_back(run: PruneRun, meter: Meter, *, everything: bool) -> int:
+def _give_space_back(run: PruneRun, meter: Meter, budget: Budget | None, *, everything: bool) -> int:
     """Give pages back to the disk, and forget when the deleted rows arrived.
 
     Returns:
@@ -190,7 +181,7 @@ def _give_space_back(run: PruneRun, meter: Meter, *, everything: bool) -> int:
     connection = run.connection
     before = sizes.file_bytes(connection)
     if sqlite.is_incremental(connection):
-        shrinking.give_pages_back(run, everything=everything)
+        shrinking.give_pages_back(run, budget, everything=everything)
     if run.progress.rows:
         has_more = True
         while has_more:
