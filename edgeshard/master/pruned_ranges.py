@@ -14,7 +14,7 @@ import datetime
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from edgeshard import sqlite
@@ -241,6 +241,23 @@ def of_newer_copy(connection: Connection, stream_no: int | None = None) -> dict[
         f"WHERE {_OF_NEWER_COPY} {only} ORDER BY stream_no, first"
     ):
         found.setdefault(number, []).append(PrunedRange(Range(first, last), *rest))
+    return found
+
+
+def all_of_streams(connection: Connection, numbers: Container[int]) -> dict[int, list[PrunedRange]]:
+    """Map these stream numbers to what is recorded as pruned, here or elsewhere, by database and seq, each row once."""
+    found: dict[int, list[PrunedRange]] = {}
+    for number, first, last, database_id, *rest in connection.execute(
+        "SELECT stream_no, first, last, database_id, reason, pruned_at FROM main._edgeshard_pruned_ranges "
+        "ORDER BY database_id, first"
+    ):
+        if number in numbers:
+            of_stream = found.setdefault(number, [])
+            if of_stream and of_stream[-1].database_id == database_id:
+                # a database may have pruned rows again, after an older copy of it was put back
+                first = max(first, of_stream[-1].seqs.last + 1)
+            if first <= last:
+                of_stream.append(PrunedRange(Range(first, last), database_id, *rest))
     return found
 
 
