@@ -263,11 +263,18 @@ def all_of_streams(connection: Connection, numbers: Container[int]) -> dict[int,
 
 def elsewhere(connection: Connection, stream_id: bytes) -> list[PrunedRange]:
     """Return what other databases pruned of a stream."""
+    found = streams.find(connection, stream_id)
+    if found is None:
+        return []
+    # the key begins with the database: look up the stream for each, instead of reading what all streams have
+    table = "main._edgeshard_pruned_ranges"
+    next_id = f"SELECT min(database_id) FROM {table} WHERE is_own = 0"
     rows = sqlite.fetch(
         connection,
-        f"SELECT first, last, p.database_id, reason, pruned_at FROM main._edgeshard_pruned_ranges p {streams.JOIN} "
-        f"WHERE stream_id = ? AND is_own = 0 AND p.database_id <> {identity.OWN_ID} ORDER BY first",
-        (stream_id,),
+        f"WITH RECURSIVE d(id) AS (SELECT ({next_id}) UNION ALL SELECT ({next_id} AND database_id > d.id) FROM d "
+        "WHERE id IS NOT NULL) SELECT first, last, database_id, reason, pruned_at FROM d CROSS JOIN "
+        f"{table} ON is_own = 0 AND database_id = id AND stream_no = ? WHERE id <> {identity.OWN_ID} ORDER BY first",
+        (found[0],),
     )
     return [PrunedRange(Range(first, last), *rest) for first, last, *rest in rows]
 
