@@ -1,7 +1,8 @@
 """Find out what a master does not know of rows that it lacks: from the notes of removed shards, and from the shards.
 
 A merge tells the master of them (merge/removal_notes, and the truncations of each shard). Until then an older master
-that was just put back does not know them, and takes rows for blocked that were merged into the newer one. So whoever
+that was just put back does not know them, takes rows for blocked that were merged into the newer one, and may know of
+rows that are in shards, which the next merge brings. So whoever
 reports what is missing looks here as well.
 """
 
@@ -30,13 +31,13 @@ class Absences:
 
     Attributes:
         rows: rows that a master held.
-        blocked: rows in the store's shards that are blocked: they are pending, not missing.
+        pending: rows in the store's shards, blocked ones among them: they are not missing.
         unnamed: why there may be more, which cannot be named, or "".
         notes: what a master records that knows all of the notes: see `identity.notes_known`.
     """
 
     rows: tuple[KnownRows, ...] = ()
-    blocked: Pending = row_states.NOTHING
+    pending: Pending = row_states.NOTHING
     unnamed: str = ""
     notes: tuple[bytes | None, int] = (None, 0)
 
@@ -44,7 +45,7 @@ class Absences:
 def find(connection: Connection, root: Path) -> Absences:
     """Return what the notes and the shards of a store say. A shard that cannot be read is left to `status`.
 
-    What is recorded as blocked in a shard that cannot be read counts as blocked.
+    What is recorded as blocked in a shard that cannot be read counts as pending.
 
     Args:
         connection: the master, or a copy of it, open for reading, in no transaction.
@@ -63,8 +64,8 @@ def find(connection: Connection, root: Path) -> Absences:
     truncated = [each for _, pending in found for each in pending.truncated]
     unread = {name for name, pending in found if pending.rows is None}
     recorded = blocked_rows.by_stream(connection, unread) if unread else {}
-    blocked = united([recorded, *(pending.blocked_seqs for _, pending in found)])
-    return Absences((*notes.rows, *truncated), blocked, notes.unnamed, notes.known)
+    in_shards = united([recorded, *(pending.seqs for _, pending in found)])
+    return Absences((*notes.rows, *truncated), in_shards, notes.unnamed, notes.known)
 
 
 def _shards(root: Path) -> Path:

@@ -12,7 +12,7 @@ import pytest
 import edgeshard
 from edgeshard.errors import StorageIOError
 from edgeshard.files import paths
-from edgeshard.master import row_states
+from edgeshard.merge.merger import Merger
 from tests.support.processes import command
 from tests.support.stores import new_store, numbers
 
@@ -105,7 +105,7 @@ def test_rows_that_came_before_a_merge_failed_are_refreshed(
         raise StorageIOError("read", store.root, "the medium was removed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(row_states, "missing_rows", fail)
+        patch.setattr(Merger, "_finish", fail)
         with pytest.raises(StorageIOError, match="the medium was removed"):
             store.merge()
     assert (1, 0) == (found(store, "word3"), store.merge().rows)
