@@ -633,6 +633,7 @@ def _begin_again(run: SourceRun) -> None:
     run.quarantine = None
     run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
     run.copied.blocked = {}
+    run.outcome.is_removable = False  # until a commit says so again
 
 
 def _explain_unproven(run: SourceRun) -> str:
