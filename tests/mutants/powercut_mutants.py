@@ -102,15 +102,13 @@ def truncate_before_commit() -> list[Patch]:
     return [(apply, "copy", copy)]
 
 
-def truncate_everything(
-    connection: Connection, shard: Any, durable: Any, master_id: Any, *_: Any
-) -> tuple[int, dict[int, int]]:
+def truncate_everything(connection: Connection, shard: Any, durable: Any, master_id: Any, *_: Any) -> Any:
     """Delete all rows of the shard, whatever the master holds."""
     with sqlite.immediate(connection):
         gone = truncations.record(connection, durable, master_id)
         deleted = truncations.delete_all(connection, [table.name for table in shard.tables])
     sqlite.checkpoint(connection)
-    return deleted, gone
+    return truncate._Deleted(deleted, gone)
 
 
 def write_ranges_separately() -> list[Patch]:

@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -880,3 +881,40 @@ def test_a_dry_run_stops_when_it_is_asked_to(store: edgeshard.Store) -> None:
     report = store.merge(dry_run=True, should_stop=lambda: True)
     assert (0, True) == (report.rows, report.stopped)
     assert 2 == store.merge(dry_run=True).rows
+
+
+def test_rows_are_counted_as_truncated_although_the_shard_is_too_busy_to_be_made_smaller(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise apsw.BusyError("database is locked")
+
+    with store.shard("agent") as shard:
+        shard.write_many([{"n": n} for n in range(10)])
+        with monkeypatch.context() as patch:
+            patch.setattr(truncate, "_shrink", fail)
+            assert (10, 10) == ((report := store.merge()).rows, report.truncated)
+        assert [[0]] == sql(shard.path, "select count(*) from agent_data")
+        shard.write({"n": 10})
+        assert (1, 1) == ((report := store.merge()).rows, report.truncated)
+    assert [*range(11)] == numbers(store)
+
+
+def test_rows_that_a_busy_shard_kept_after_its_truncation_was_recorded_are_deleted_by_the_next_merge(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Any = truncations.delete_piecewise
+
+    def delete(*arguments: Any) -> Iterator[int]:
+        yield next(real(*arguments[:-1], 4))
+        raise apsw.BusyError("database is locked")
+
+    monkeypatch.setattr(truncate, "_rows_to_keep", lambda *_: None)
+    with store.shard("agent") as shard:
+        shard.write_many([{"n": n} for n in range(10)])
+        with monkeypatch.context() as patch:
+            patch.setattr(truncations, "delete_piecewise", delete)
+            assert (10, 4) == ((report := store.merge()).rows, report.truncated)
+        assert (0, 6) == ((report := store.merge()).rows, report.truncated)
+        assert [[0]] == sql(shard.path, "select count(*) from agent_data")
+    assert [*range(10)] == numbers(store)
