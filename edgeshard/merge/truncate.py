@@ -128,6 +128,7 @@ class Truncated:
 
 def truncate(
     shard: Source,
+    file: tuple[int, int] | None,
     durable: Mapping[bytes, int],
     master_id: bytes,
     opened: Callable[[], None] = lambda: None,
@@ -140,6 +141,8 @@ def truncate(
 
     Args:
         shard: the shard; only rows of tables that were seen in it are deleted.
+        file: device and inode of the file from which it was read; nothing is deleted from another, such as a copy from
+            a cloned machine, which may have other rows under the same addresses. None if it was not attached.
         durable: the last seq of each stream that the master holds durably, by stream id.
         master_id: the master's database id.
         opened: called once the shard is open for writing: a caller that has it attached detaches it only then, because
@@ -160,7 +163,9 @@ def truncate(
         EdgeshardError: the shard cannot be written.
     """
     with sqlite.translate_errors("truncate shard", shard.path):
-        connection = sqlite.connect_in_place(shard.path, busy_timeout_s=_BUSY_TIMEOUT_S)
+        if file is None:
+            return None
+        connection = sqlite.connect_in_place(shard.path, busy_timeout_s=_BUSY_TIMEOUT_S, file=file)
         if connection is None:
             return None
         done: _Deleted | None = None
@@ -184,7 +189,9 @@ def truncate(
                     numbers = streams.numbers_by_id(connection)
                     truncated |= {numbers[each]: last for each, last in seen.items() if each in numbers}
                 has_news = _has_news(connection, shard, truncated, done.empty_version)
-                return Truncated(done.rows, () if has_news else state)
+                # if another file took its place since, that has not been read
+                is_in_place = state[:1] == file[1:]
+                return Truncated(done.rows, state if is_in_place and not has_news else ())
         except sqlite.BUSY:
             return None if done is None else Truncated(done.rows)
         finally:
