@@ -16,16 +16,29 @@ State = tuple[int, ...]
 _FILE_FIELDS = 4
 
 
-def identity(path: str | os.PathLike[str], *, follow_symlinks: bool = False) -> tuple[int, int] | None:
+def identity(
+    path: str | os.PathLike[str], *, follow_symlinks: bool = False, folder: int | None = None
+) -> tuple[int, int] | None:
     """Return device and inode of the file that has this name, or None if there is none.
+
+    Args:
+        path: the file.
+        follow_symlinks: whether to return those of the file that a symbolic link leads to.
+        folder: a descriptor of the folder to which a relative path is relative; None: the working directory.
 
     Raises:
         OSError: it cannot be determined.
     """
     try:
-        found = os.stat(path) if follow_symlinks else os.lstat(path)
+        found = os.stat(path, dir_fd=folder) if follow_symlinks else os.lstat(path, dir_fd=folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return found.st_dev, found.st_ino
+
+
+def identity_of_open(handle: int) -> tuple[int, int]:
+    """Return device and inode of an open file."""
+    found = os.fstat(handle)
     return found.st_dev, found.st_ino
 
 

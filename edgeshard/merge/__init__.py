@@ -53,14 +53,16 @@ Crash safety, step by step:
        rolled back, and the shard is quarantined.
     5. COMMIT at synchronous=FULL. *This is the commit point*: the rows are in the master, durably.
     6. For each shard, as long as the master is still the file that has its name, do one of these, over a connection of
-       its own:
+       its own. It must open the file that step 4 read (device and inode): another one that took its place, such as a
+       copy from a cloned machine, may have other rows under the same addresses, and is left to the next merge.
 
        - Truncate it: record which seqs this master holds (from that commit on these rows do not count), and delete
          the rows, as far as they are proven. A merger that watches leaves this for later if the agent is busy.
        - Remove it, if no process has the agent's lock: note outside the master, durably, up to which seqs it had
          brought rows (``removed-shards.db``). Take that lock, open the shard exclusively, check once more that all of
-         its rows are proven, empty the WAL, and remove the files, the WAL durably first. Shards are removed in groups,
-         each of which syncs the folder once.
+         its rows are proven, empty the WAL, and remove the files, the WAL durably first. Each name is looked up in the
+         folder that was opened before the lock was taken, and removed only if it still leads to the file that was
+         checked. Shards are removed in groups, each of which syncs the folder once.
 
 The ranges decide what is copied, but not what may be deleted from a shard. They also list rows that came from other
 databases, which may be different rows under the same addresses: forged, or written by a clone of the machine. As long

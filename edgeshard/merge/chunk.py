@@ -24,6 +24,9 @@ from edgeshard.sqlite import Connection
 #: at worst one page of 4 KB for each row and index, if the values of an index come in random order.
 _CHUNK_BYTES_IN_MEMORY: Final = 256 << 10
 
+#: (id, agent, highest seq) of each stream of a shard that may be removed; None if it may not be.
+_StreamsOfRemovable = list[tuple[bytes, str, int]] | None
+
 
 def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: MergePass) -> None:
     """Copy the next chunk from the sources, and commit it in one transaction of the master.
@@ -41,7 +44,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
         apsw.Error: the master cannot be read or written. Nothing was committed.
     """
     runs = [run for run in runs if not run.quarantine]
-    copied: list[tuple[SourceRun, Copied]] = []
+    copied: list[tuple[SourceRun, Copied, _StreamsOfRemovable]] = []
     late_tables: set[str] = set()
     sqlite.set_busy_timeout(connection, sqlite.BUSY_TIMEOUT_S)
     with contextlib.ExitStack() as transaction:
@@ -72,8 +75,6 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                     part = _copy(target, run, origin, bytes_left)
                     late = _settle(target, first_new_id)
                     removable = None if merge_pass.keep_empty else _streams_of_removable(connection, run, part)
-                    run.outcome.is_removable = removable is not None
-                    run.outcome.last_seqs = removable or ()
                 connection.execute("RELEASE source")
             except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
                 if not _quarantine(connection, run, error):
@@ -81,13 +82,13 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 target = Target.load(connection)  # as it was before the savepoint
             else:
                 bytes_left -= part.copied_bytes
-                copied.append((run, part))
+                copied.append((run, part, removable))
                 late_tables |= late
         # 4. Record when the rows arrived, and how much was written: neither depends on what a source says.
         if target.next_id > first_id:
             _record_arrival(connection, first_id, merge_pass)
         # 5. Commit, at the end of the block. This is needed even if nothing is missing, before a shard is truncated.
-        is_durable_needed = any([*(run.copied.durable for run in runs), *(part.durable for _, part in copied)])
+        is_durable_needed = any([*(run.copied.durable for run in runs), *(part.durable for _, part, _ in copied)])
         if connection.total_changes() == changes_before and not is_durable_needed:
             connection.execute("ROLLBACK")
     _count(copied, merge_pass)
@@ -152,7 +153,7 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
     return connection.in_transaction
 
 
-def _streams_of_removable(connection: Connection, run: SourceRun, part: Copied) -> list[tuple[bytes, str, int]] | None:
+def _streams_of_removable(connection: Connection, run: SourceRun, part: Copied) -> _StreamsOfRemovable:
     """Return (id, agent, highest seq) of each stream of a shard that may be removed, or None if it may not be.
 
     It may be removed if its agent has ended, and this master holds all that is in it and all that it ever truncated.
@@ -187,10 +188,11 @@ def _record_arrival(connection: Connection, first_id: int, merge_pass: MergePass
         merge_pass.meter.record(connection)
 
 
-def _count(copied: Sequence[tuple[SourceRun, Copied]], merge_pass: MergePass) -> None:
-    """Record what was copied, once that is committed."""
+def _count(copied: Sequence[tuple[SourceRun, Copied, _StreamsOfRemovable]], merge_pass: MergePass) -> None:
+    """Record what was copied, and which shards may be removed, once that is committed."""
     merge_pass.meter.committed()
-    for run, part in copied:
+    for run, part, removable in copied:
+        run.outcome.is_removable, run.outcome.last_seqs = removable is not None, removable or ()
         run.copied = CopyProgress(
             run.copied.rows + part.rows,
             part.present,

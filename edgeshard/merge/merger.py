@@ -455,7 +455,7 @@ class Merger:
         """Remove shards of agents that have ended, in groups; those that cannot be removed stay."""
         for run in runs:
             self._meter.collect_from(paths.lock_path(run.file.path))  # the lock file is removed as well
-        left = [(run, reap.Removal(run.source, run.copied.durable)) for run in runs]
+        left = [(run, reap.Removal(run.source, run.attached_file, run.copied.durable)) for run in runs]
         while left and not merge_pass.is_stopping():
             self._master.ensure_in_place()
             done = reap.remove([removal for _, removal in left], self._master.ensure_in_place)
@@ -480,6 +480,7 @@ class Merger:
         seen = run.copied.seen if run.copied.is_finished else None
         truncated = truncate.truncate(
             run.source,
+            run.attached_file,
             run.copied.durable,
             master_id,
             detach,
@@ -490,7 +491,7 @@ class Merger:
         )
         if truncated is None:
             logger.debug(
-                "%s is busy; it is truncated at the next merge",
+                "%s is busy, or was replaced; it is truncated at the next merge",
                 printable(run.file.path),
                 extra=fields(store=self._root, shard=run.file.path),
             )
@@ -642,6 +643,7 @@ def _begin_again(run: SourceRun) -> None:
     run.quarantine = None
     run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
     run.copied.blocked = {}
+    run.outcome.is_removable = False  # until a commit says so again
 
 
 def _explain_unproven(run: SourceRun) -> str:

@@ -7,14 +7,22 @@ finds that its file no longer has a name (filelock checks the count of links), a
 
 Shards are removed in groups, so that the folder is synced once for all of a group:
 
-    1. For each shard: take its agent's lock, open it exclusively, check that all of its rows are durable in the master,
-       and empty its WAL. A shard that fails is left out, and its lock is released.
+    1. Open the folder. For each shard: take its agent's lock, open it exclusively, check that it is the file that was
+       read, that the lock is in the open folder, and that all of its rows are durable in the master. Empty its WAL, and
+       note which files belong to it.
     2. Remove the WALs.
     3. Sync the folder.
     4. Remove the databases and the lock files. The locks are held until then.
 
-So the WALs are removed first, durably. If the merger is killed on the way, or the power is cut, each shard is gone or
-still a whole database, and the next merge removes it.
+A shard that fails is left out, and its lock is released. So the WALs are removed first, durably. If the merger is
+killed on the way, or the power is cut, each shard is gone or still a whole database, and the next merge removes it.
+
+Only files that were checked are removed: names are looked up in the open folder, whatever became of its path, and right
+before a name is removed, it must still lead to the same file (device and inode). If it does not, the shard is left to
+the next merge. An agent cannot put a file there, because it needs the lock. Another program could, with a rename in the
+microseconds between the last look and the removal: no system call removes a name only if it leads to a certain file.
+Giving the file another name first, and looking then, would leave no such window, but two worse ones: for a moment a
+file that was put there would be without its name, and for good if the merger is killed then.
 """
 
 from __future__ import annotations
@@ -32,7 +40,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, StorageError
-from edgeshard.files import fingerprint, folders, lock_holder, locks, os_errors, paths
+from edgeshard.files import fingerprint, lock_holder, locks, os_errors, paths
 from edgeshard.master import identity, streams
 from edgeshard.sources.source import Source
 from edgeshard.sources.streams import shard_blocks
@@ -49,6 +57,9 @@ _GROUP_SIZE: Final = 64
 #: For how long the first lock of a group is held before the group is closed, in seconds.
 _GROUP_S: Final = 0.05
 
+#: What belongs to a database, in the order in which it is removed.
+_SIDE_FILES: Final = (paths.SHM, paths.WAL, paths.JOURNAL)
+
 #: Descriptors that a shard of a group takes (its file, its WAL and its lock), and that stay free.
 _DESCRIPTORS: Final = 3
 
@@ -61,12 +72,14 @@ class Removal:
 
     Attributes:
         shard: the shard, as it was read before the master's last commit.
+        file: device and inode of the file from which it was read; None if it was not attached.
         durable: the last seq of each stream that the master holds, by stream id.
         is_removed: whether it was removed.
         error: why it cannot be removed; None as well if a process has it open, or if the master may lack a row of it.
     """
 
     shard: Source
+    file: tuple[int, int] | None
     durable: Mapping[bytes, int]
     is_removed: bool = False
     error: Exception | None = None
@@ -77,13 +90,50 @@ class Removal:
         return paths.lock_path(self.shard.path)
 
 
+@attrs.frozen
+class _Held:
+    """A shard that is held until it is removed.
+
+    Attributes:
+        removal: the shard.
+        folder: a descriptor of its folder.
+        lock_file: device and inode of its agent's lock file, whose lock is held.
+        side_files: the files that belong to its database: their names, and the device and inode of each.
+    """
+
+    removal: Removal
+    folder: int
+    lock_file: tuple[int, int]
+    side_files: Sequence[tuple[str, tuple[int, int]]]
+
+    @property
+    def name(self) -> str:
+        """The name of its database in the folder."""
+        return os.path.basename(self.removal.shard.path)
+
+    def remove_side_files(self) -> bool:
+        """Remove what belongs to its database; return False if one of the files was replaced."""
+        with _recording_errors(self.removal.shard.path, self.removal):
+            is_in_place = fingerprint.identity(self.name, folder=self.folder) == self.removal.file
+            return is_in_place and all(_unlink_if_same(self.folder, name, file) for name, file in self.side_files)
+        return False
+
+    def remove(self) -> None:
+        """Remove its database and its lock file, if they were not replaced."""
+        with _recording_errors(self.removal.shard.path, self.removal):
+            if _unlink_if_same(self.folder, self.name, self.removal.file):
+                _unlink_if_same(self.folder, os.path.basename(self.removal.lock), self.lock_file)
+                self.removal.is_removed = True
+
+
 def remove(removals: Sequence[Removal], ensure_durable: Callable[[], object]) -> int:
     """Remove the first of these shards, as many as fit into a group, and record in each what became of it.
 
-    A shard is not removed if a process has it open, or if it holds a row that is not durable in the master.
+    A shard is not removed if a process has it open, if it holds a row that is not durable in the master, or if it is no
+    longer the file that was read.
 
     Args:
-        removals: the shards, at least one.
+        removals: the shards, at least one, all in one folder.
         ensure_durable: called before the first database is removed; it raises if the master is no longer in its place.
 
     Returns:
@@ -98,58 +148,55 @@ def remove(removals: Sequence[Removal], ensure_durable: Callable[[], object]) ->
     group = removals[: max(1, min(_GROUP_SIZE, fitting))]
     for each in group:  # before the first lock is taken
         _shorten_wal(each.shard.path)
+    folder_path = os.path.dirname(group[0].shard.path)
     with contextlib.ExitStack() as held:
+        folder = None
+        with _recording_errors(folder_path, *group):
+            folder = os.open(folder_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if folder is None:
+            return len(group)
+        held.callback(os.close, folder)
         # 1. Hold the shards that are proven to be removable.
-        ready: list[Removal] = []
+        ready: list[_Held] = []
         ends_at, count = time.monotonic() + _GROUP_S, 0
         for each in group:
             if count and time.monotonic() > ends_at:
                 break
             count += 1
-            with _recording_errors(each), contextlib.ExitStack() as own:
-                if _hold(each, own):
+            with _recording_errors(each.shard.path, each), contextlib.ExitStack() as own:
+                if (found := _hold(each, folder, own)) is not None:
                     held.push(own.pop_all())
-                    ready.append(each)
+                    ready.append(found)
         # 2. Remove the WALs: no connection that opens one of these databases from now on finds any.
-        for each in ready:
-            with _recording_errors(each):
-                for suffix in (paths.SHM, paths.WAL, paths.JOURNAL):
-                    _unlink(each.shard.path + suffix)
+        ready = [shard for shard in ready if shard.remove_side_files()]
         # 3. A power cut might take a database's name and leave the WAL's: its agent would be refused from then on.
-        _sync_folders(ready)
+        if ready:
+            _sync_folder(folder, folder_path, ready)
         # 4. Remove the databases, and the locks last.
-        ready = [each for each in ready if each.error is None]
+        ready = [shard for shard in ready if shard.removal.error is None]
         if ready:
             ensure_durable()
-        for each in ready:
-            with _recording_errors(each):
-                _unlink(each.shard.path)
-                _unlink(each.lock)
-                each.is_removed = True
+        for shard in ready:
+            shard.remove()
     return count
 
 
 @contextlib.contextmanager
-def _recording_errors(removal: Removal) -> Iterator[None]:
-    """Record an error of the block in the removal; it concerns no other shard."""
+def _recording_errors(path: str, *removals: Removal) -> Iterator[None]:
+    """Record an error of the block, which concerns this path, in the removals; it concerns no other shard."""
     try:
-        with sqlite.translate_errors("remove shard", removal.shard.path):
+        with sqlite.translate_errors("remove shard", path):
             yield
     except OutOfDescriptorsError:
         raise
     except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-        removal.error = error
+        for each in removals:
+            each.error = error
 
 
-def _sync_folders(removals: Iterable[Removal]) -> None:
-    by_folder: dict[str, list[Removal]] = {}
-    for each in removals:
-        by_folder.setdefault(os.path.dirname(each.shard.path), []).append(each)
-    for folder, inside in by_folder.items():
-        with contextlib.ExitStack() as recording:
-            for each in inside:
-                recording.enter_context(_recording_errors(each))
-            folders.sync_folder(folder)
+def _sync_folder(folder: int, path: str, ready: Sequence[_Held]) -> None:
+    with _recording_errors(path, *(each.removal for each in ready)):
+        os.fsync(folder)
 
 
 def _shorten_wal(path: str) -> None:
@@ -159,31 +206,40 @@ def _shorten_wal(path: str) -> None:
             sqlite.remove_empty_wal(path)
 
 
-def _hold(removal: Removal, own: contextlib.ExitStack) -> bool:
-    """Take a shard's lock and open it exclusively, until `own` is closed; return whether it may be removed.
+def _hold(removal: Removal, folder: int, own: contextlib.ExitStack) -> _Held | None:
+    """Take a shard's lock and open it exclusively, until `own` is closed; return None if it may not be removed.
 
-    If so, its WAL is empty.
+    Its WAL is empty then.
     """
     shard = removal.shard.attached_as("main")
     taken = locks.lock_at_once(removal.lock)
     if taken is None:
-        return False
+        return None
     own.callback(locks.release, taken)
+    lock_file = fingerprint.identity_of_open(taken)
+    if fingerprint.identity(os.path.basename(removal.lock), folder=folder) != lock_file:
+        return None
     own.callback(lock_holder.remove_note, taken, lock_holder.leave_note(taken, "merge"))
-    before = fingerprint.identity(shard.path)
+    if removal.file is None or fingerprint.identity(shard.path) != removal.file:
+        return None
     connection = sqlite.connect(shard.path, writable=True, busy_timeout_s=0.0)
     own.callback(connection.close)
+    # closing must not delete the WAL of a database that is made meanwhile, or that took its place
+    sqlite.disable_checkpoint_on_close(connection)
     try:
         sqlite.begin_exclusive(connection)
-        if fingerprint.identity(shard.path) != before or not _is_removable(connection, shard, removal.durable):
-            return False
+        if fingerprint.identity(shard.path) != removal.file:
+            return None
+        if not _is_removable(connection, shard, removal.durable):
+            sqlite.enable_checkpoint_on_close(connection)
+            return None
         connection.execute("COMMIT")  # the exclusive lock stays
         sqlite.truncate_wal(connection)
     except sqlite.BUSY:
-        return False
-    # closing must not delete the WAL of a database that is made meanwhile
-    sqlite.disable_checkpoint_on_close(connection)
-    return True
+        return None
+    names = [os.path.basename(shard.path) + suffix for suffix in _SIDE_FILES]
+    found = [(name, fingerprint.identity(name, folder=folder)) for name in names]
+    return _Held(removal, folder, lock_file, [(name, file) for name, file in found if file is not None])
 
 
 def _is_removable(connection: Connection, shard: Source, durable: Mapping[bytes, int]) -> bool:
@@ -233,6 +289,14 @@ def has_agent_ended(shard_path: str) -> bool:
         return False
 
 
-def _unlink(path: str | Path) -> None:
+def _unlink_if_same(folder: int, name: str, file: tuple[int, int] | None) -> bool:
+    """Remove a name from an open folder if it leads to this file; return whether it did."""
+    if file is None or fingerprint.identity(name, folder=folder) != file:
+        return False
+    _unlink(name, folder)
+    return True
+
+
+def _unlink(path: str | Path, folder: int | None = None) -> None:
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        os.unlink(path, dir_fd=folder)

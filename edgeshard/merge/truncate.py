@@ -128,6 +128,7 @@ class Truncated:
 
 def truncate(
     shard: Source,
+    file: tuple[int, int] | None,
     durable: Mapping[bytes, int],
     master_id: bytes,
     opened: Callable[[], None] = lambda: None,
@@ -140,6 +141,8 @@ def truncate(
 
     Args:
         shard: the shard; only rows of tables that were seen in it are deleted.
+        file: device and inode of the file from which it was read; nothing is deleted from another, such as a copy from
+            a cloned machine, which may have other rows under the same addresses. None if it was not attached.
         durable: the last seq of each stream that the master holds durably, by stream id.
         master_id: the master's database id.
         opened: called once the shard is open for writing: a caller that has it attached detaches it only then, because
@@ -152,15 +155,20 @@ def truncate(
         overwriting: whether to overwrite what is deleted with zeros, and to empty the WAL.
 
     Returns:
-        What was done, or None if the shard was busy and is left for the next merge, or was replaced.
+        What was done, or None if the shard was busy and is left for the next merge, or was replaced. Once the
+        truncation is recorded, being busy only costs space: rows that are left are deleted by the next merge, and the
+        file gets smaller with the next truncation.
 
     Raises:
         EdgeshardError: the shard cannot be written.
     """
     with sqlite.translate_errors("truncate shard", shard.path):
-        connection = sqlite.connect_in_place(shard.path, busy_timeout_s=_BUSY_TIMEOUT_S)
+        if file is None:
+            return None
+        connection = sqlite.connect_in_place(shard.path, busy_timeout_s=_BUSY_TIMEOUT_S, file=file)
         if connection is None:
             return None
+        done: _Deleted | None = None
         try:
             opened()
             shard = shard.attached_as("main")
@@ -171,7 +179,9 @@ def truncate(
                 done = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
                 if done is None:
                     return None
-                truncated, state = done.truncated, done.state
+                if not done.is_finished:
+                    return Truncated(done.rows)
+                state, truncated = _shrink(connection, shard, quota_bytes), dict(done.truncated)
                 if overwriting:
                     sqlite.shrink_wal(connection)
                     state = scan.find_state(shard.path)
@@ -179,9 +189,11 @@ def truncate(
                     numbers = streams.numbers_by_id(connection)
                     truncated |= {numbers[each]: last for each, last in seen.items() if each in numbers}
                 has_news = _has_news(connection, shard, truncated, done.empty_version)
-                return Truncated(done.rows, () if has_news else state)
+                # if another file took its place since, that has not been read
+                is_in_place = state[:1] == file[1:]
+                return Truncated(done.rows, state if is_in_place and not has_news else ())
         except sqlite.BUSY:
-            return None
+            return None if done is None else Truncated(done.rows)
         finally:
             connection.close()
 
@@ -195,13 +207,14 @@ class _Deleted:
         truncated: the last truncated seq, by stream number.
         empty_version: if no row was left, SQLite's number of the shard's content then (`PRAGMA data_version`), which
             changes with each commit of another connection; None if rows may be left.
-        state: the state of the file after that.
+        is_finished: whether all truncated rows are deleted; if not, the shard was busy, and the next truncation
+            deletes the others.
     """
 
     rows: int
     truncated: dict[int, int]
-    empty_version: int | None
-    state: State
+    empty_version: int | None = None
+    is_finished: bool = True
 
 
 def _truncate(
@@ -228,14 +241,18 @@ def _truncate(
         if deleted is None and patient and sqlite.used_bytes(connection) < _AHEAD_BYTES:
             connection.execute("ROLLBACK")
             return None
-    if deleted is None:
+    if deleted is not None:
+        return _Deleted(deleted, truncated, empty_version)
+    deleted = 0
+    try:
         row_bytes = _row_bytes(connection, shard, shard_blocks(connection, shard).values())
         rows = max(1, min(_DELETE_ROWS, _DELETE_BYTES // row_bytes))
-        deleted = sum(
-            truncations.delete_piecewise(connection, tables, stream_no, last, rows)
-            for stream_no, last in truncated.items()
-        )
-    return _Deleted(deleted, truncated, empty_version, _shrink(connection, shard, quota_bytes))
+        for stream_no, last in truncated.items():
+            for piece in truncations.delete_piecewise(connection, tables, stream_no, last, rows):
+                deleted += piece
+    except sqlite.BUSY:  # the truncation is recorded, so this only takes space
+        return _Deleted(deleted, truncated, is_finished=False)
+    return _Deleted(deleted, truncated)
 
 
 def _data_version(connection: Connection) -> int:

@@ -7,7 +7,7 @@ can be deleted afterwards, in small transactions, without ever showing a part of
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from edgeshard import format, sqlite
 from edgeshard.master import extents, streams
@@ -90,13 +90,14 @@ def delete_all(connection: Connection, tables: Sequence[str], kept: Sequence[tup
     return deleted
 
 
-def delete_piecewise(connection: Connection, tables: Sequence[str], stream_no: int, last_seq: int, rows: int) -> int:
+def delete_piecewise(
+    connection: Connection, tables: Sequence[str], stream_no: int, last_seq: int, rows: int
+) -> Iterator[int]:
     """Delete a stream's rows up to a seq, in transactions of at most `rows` rows, so that the writer hardly waits.
 
-    Returns:
-        How many rows were deleted.
+    Yields:
+        After each transaction, how many rows it deleted.
     """
-    deleted = 0
     for name, key in _with_keys(tables):
         low, high = format.row_id(stream_no, 0), format.row_id(stream_no, last_seq)
         while True:
@@ -109,9 +110,8 @@ def delete_piecewise(connection: Connection, tables: Sequence[str], stream_no: i
             if end is None:
                 break
             connection.execute(f"DELETE FROM {quote(name)} WHERE {key} BETWEEN ? AND ?", (low, end))
-            deleted += connection.changes() if key == "_id" else 0
+            yield connection.changes() if key == "_id" else 0
             low = end + 1
-    return deleted
 
 
 def _with_keys(tables: Sequence[str]) -> list[tuple[str, str]]:

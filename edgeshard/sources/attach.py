@@ -115,6 +115,7 @@ class SourceRun:
         quarantine: why it is refused; None if it is not.
         schema: the name by which it is or was attached; "" before that.
         is_attached: whether it is attached now.
+        attached_file: device and inode of the file that is or was attached; None before that.
         had_no_wal: whether it had no WAL before it was attached, so that reading it leaves an empty one.
         is_checksum_verified: whether it is a bundle whose checksum was found to be right.
     """
@@ -126,6 +127,7 @@ class SourceRun:
     quarantine: Quarantine | None = attrs.field()
     schema: str = ""
     is_attached: bool = False
+    attached_file: tuple[int, int] | None = None
     had_no_wal: bool = False
     is_checksum_verified: bool = False
     _source: Source | None = attrs.field(default=None, init=False)
@@ -186,8 +188,10 @@ class SourceRun:
 
     def replacement(self) -> StorageBusyError | None:
         """Return the error for a shard that was replaced after its file was found; None if it was not."""
+        if not self.own or not self.file.state:
+            return None
         found = fingerprint.identity(self.file.path)
-        if self.own and self.file.state and (found is None or found[1] != self.file.state[0]):
+        if found is None or found != self.attached_file or found[1] != self.file.state[0]:
             cause = "it was replaced a moment ago; the next merge reads it"
             return StorageBusyError("read database", self.file.path, cause)
         return None
@@ -250,6 +254,7 @@ def attached(connection: Connection, runs: list[SourceRun]) -> Iterator[list[Sou
                 run.schema = f"source{number}"
                 run.had_no_wal = not os.path.exists(paths.wal(run.file.path))
                 try:
+                    run.attached_file = fingerprint.identity(run.file.path)
                     _attach(connection, run, copies)
                     run.is_attached = True
                     if not run.own:

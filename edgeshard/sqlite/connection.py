@@ -69,8 +69,10 @@ def connect_untrusted(path: str, busy_timeout_s: float) -> Connection:
     return connection
 
 
-def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
+def connect_in_place(path: str, *, busy_timeout_s: float, file: tuple[int, int] | None = None) -> Connection | None:
     """Open for writing the file that has this name, which then cannot be removed; return None if it was just removed.
+
+    If `file` is given, a device and an inode, None is returned as well if another file has this name now.
 
     The connection is at ``synchronous=NORMAL``; see `set_synchronous`.
 
@@ -81,6 +83,8 @@ def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
         apsw.Error, OSError: it cannot be opened. Callers wrap this in `translate_errors`.
     """
     before = fingerprint.identity(path)
+    if file is not None and before != file:
+        return None
     connection = connect(path, writable=True, busy_timeout_s=busy_timeout_s)
     try:
         disable_checkpoint_on_close(connection)

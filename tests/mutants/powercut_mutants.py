@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeshard import format, sqlite
 from edgeshard.budget import quotas
-from edgeshard.files import atomic_file, folders
+from edgeshard.files import atomic_file, fingerprint, folders
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master import erasures, extents, leftovers, pruned_ranges, superseded
@@ -96,21 +96,19 @@ def truncate_before_commit() -> list[Patch]:
         master_id = sqlite.scalar(target.connection, "SELECT database_id FROM main._edgeshard_database")
         copied = _copy(target, origin, max_bytes, own, *more)
         if own is not None and copied.durable:  # it is one of the store's own shards
-            truncate.truncate(origin, copied.durable, master_id)
+            truncate.truncate(origin, fingerprint.identity(origin.path), copied.durable, master_id)
         return copied
 
     return [(apply, "copy", copy)]
 
 
-def truncate_everything(
-    connection: Connection, shard: Any, durable: Any, master_id: Any, *_: Any
-) -> tuple[int, dict[int, int]]:
+def truncate_everything(connection: Connection, shard: Any, durable: Any, master_id: Any, *_: Any) -> Any:
     """Delete all rows of the shard, whatever the master holds."""
     with sqlite.immediate(connection):
         gone = truncations.record(connection, durable, master_id)
         deleted = truncations.delete_all(connection, [table.name for table in shard.tables])
     sqlite.checkpoint(connection)
-    return deleted, gone
+    return truncate._Deleted(deleted, gone)
 
 
 def write_ranges_separately() -> list[Patch]:
@@ -361,7 +359,7 @@ PROCEDURE_MUTANTS: dict[str, tuple[str, list[Patch]]] = {
         "first opening",
         [(atomic_file, "publish", publish_without_syncing_the_folder)],
     ),
-    "remove a shard without syncing its folder": ("removal", [(reap, "folders", _FoldersWithoutSync())]),
+    "remove a shard without syncing its folder": ("removal", [(reap, "_sync_folder", lambda *_: None)]),
     "remove a shard without a note": ("removal", [(RemovalNotes, "note", nothing_is_noted)]),
     "do not sync the notes of removed shards": ("removal", [(sqlite, "set_synchronous", notes_are_not_durable)]),
     "do not sync the list of erased rows": ("erase", [(atomic_file, "publish", publish_without_syncing_the_file)]),

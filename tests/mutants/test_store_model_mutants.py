@@ -67,7 +67,7 @@ def truncate_before_commit(connection: Any, jobs: Any, totals: Any) -> None:
     COMMIT_CHUNK(connection, jobs, totals)
     for job in jobs:
         if job.own and job.copied.durable:
-            truncate.truncate(job.source, job.copied.durable, b"0" * 16)
+            truncate.truncate(job.source, job.attached_file, job.copied.durable, b"0" * 16)
     connection.execute("DELETE FROM agent_data")  # what the commit would have brought
 
 

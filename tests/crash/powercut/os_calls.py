@@ -152,14 +152,20 @@ def _rename(source: Any, target: Any, **options: Any) -> None:
     machine.enter("rename", there[1], *entries)
 
 
-def _unlink(path: Any, **options: Any) -> None:
+def _in_folder(path: Any, dir_fd: int | None) -> Any:
+    """Return the path of a name in an open folder."""
+    return path if dir_fd is None else os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
+
+
+def _unlink(path: Any, *, dir_fd: int | None = None) -> None:
+    path = _in_folder(path, dir_fd)
     found = located(path)
     if found is None or found[1].endswith("-shm"):  # which SQLite makes behind the VFS, and which no crash leaves
         if found is not None:
             found[0].scheduler.step()
-        _Real.unlink(path, **options)
+        _Real.unlink(path)
         return
-    found[0].delete(found[1], lambda: _Real.unlink(path, **options))
+    found[0].delete(found[1], lambda: _Real.unlink(path))
 
 
 def _mkdir(path: Any, *arguments: Any, **options: Any) -> None:
@@ -179,8 +185,9 @@ class _Os:
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
-    def lstat(self, path: Any) -> Any:
+    def lstat(self, path: Any, *, dir_fd: int | None = None) -> Any:
         """Return the status of a path. Another actor may run first, because many races lie between a check and its use."""
+        path = _in_folder(path, dir_fd)
         found = located(path)
         if found is not None:
             found[0].scheduler.step()
@@ -196,6 +203,12 @@ class _Os:
             st_mtime_ns=node.time_ns,
             st_ctime_ns=node.time_ns,
         )
+
+    def fstat(self, handle: int) -> Any:
+        """Return the status of an open file."""
+        machine, real = acting(), os.fstat(handle)
+        found = None if machine is None else _what_is_open(machine, real)
+        return real if found is None else SimpleNamespace(st_dev=_DEVICE, st_ino=found[1].number)
 
     def scandir(self, path: Any) -> Any:
         """Return the names in a folder, always in the same order."""

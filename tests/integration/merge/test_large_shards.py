@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def test_large_rows_are_deleted_in_pieces_of_limited_size(
     pieces: list[int] = []
     real = truncations.delete_piecewise
 
-    def delete(*arguments: Any) -> int:
+    def delete(*arguments: Any) -> Iterator[int]:
         pieces.append(arguments[-1])
         return real(*arguments)
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -887,7 +888,8 @@ def test_a_dry_run_counts_to_truncate_only_what_a_merge_truncates(store: edgesha
     write(hub, "far", *range(7))
     hub.merge()
     write(store, "near", 1, 2)
-    hub.snapshot(store.root / "shards" / "hub.db")  # only shards are truncated, also if others are put next to them
+    hub.snapshot(tmp_path / "hub.db")
+    (tmp_path / "hub.db").rename(store.root / "shards" / "hub.db")  # only shards are truncated, wherever others are
     hub.export(tmp_path / "bundle.db")
     write(hub, "further", 1, 2, 3)
     sources = [tmp_path / "bundle.db", hub.root / "shards" / "further.db"]
@@ -895,3 +897,40 @@ def test_a_dry_run_counts_to_truncate_only_what_a_merge_truncates(store: edgesha
         dry, real = store.merge(named, dry_run=True), store.merge(named)
         assert (dry.rows, dry.truncated, dry.quarantined) == (real.rows, real.truncated, real.quarantined)
     assert 12 == store.status().states.present
+
+
+def test_rows_are_counted_as_truncated_although_the_shard_is_too_busy_to_be_made_smaller(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise apsw.BusyError("database is locked")
+
+    with store.shard("agent") as shard:
+        shard.write_many([{"n": n} for n in range(10)])
+        with monkeypatch.context() as patch:
+            patch.setattr(truncate, "_shrink", fail)
+            assert (10, 10) == ((report := store.merge()).rows, report.truncated)
+        assert [[0]] == sql(shard.path, "select count(*) from agent_data")
+        shard.write({"n": 10})
+        assert (1, 1) == ((report := store.merge()).rows, report.truncated)
+    assert [*range(11)] == numbers(store)
+
+
+def test_rows_that_a_busy_shard_kept_after_its_truncation_was_recorded_are_deleted_by_the_next_merge(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Any = truncations.delete_piecewise
+
+    def delete(*arguments: Any) -> Iterator[int]:
+        yield next(real(*arguments[:-1], 4))
+        raise apsw.BusyError("database is locked")
+
+    monkeypatch.setattr(truncate, "_rows_to_keep", lambda *_: None)
+    with store.shard("agent") as shard:
+        shard.write_many([{"n": n} for n in range(10)])
+        with monkeypatch.context() as patch:
+            patch.setattr(truncations, "delete_piecewise", delete)
+            assert (10, 4) == ((report := store.merge()).rows, report.truncated)
+        assert (0, 6) == ((report := store.merge()).rows, report.truncated)
+        assert [[0]] == sql(shard.path, "select count(*) from agent_data")
+    assert [*range(10)] == numbers(store)

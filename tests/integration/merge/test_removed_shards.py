@@ -15,6 +15,7 @@ import pytest
 import edgeshard
 from edgeshard.errors import DiskFullError
 from edgeshard.master import removed_shards
+from edgeshard.merge import chunk
 from edgeshard.reports import OLDER_MASTER, OTHER_MASTER
 from tests.support.forks import Count, begin
 from tests.support.hostile_shards import edit
@@ -251,3 +252,20 @@ def test_when_a_stream_began_is_known_again_once_a_database_that_has_it_is_merge
     assert [[""]] == sql(store.master_path, began)  # the note of the removed shard does not say
     store.merge([tmp_path / "newer.db"])
     assert before == sql(store.master_path, began)
+
+
+def test_a_shard_whose_rows_were_rolled_back_for_lack_of_quota_is_not_noted_as_removed(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    write(store, "agent", 1)
+    capped = edgeshard.Store(store.root, max_bytes="4M")
+    capped.init()
+    with monkeypatch.context() as patch:
+        patch.setattr(chunk, "_record_arrival", fail)
+        with pytest.raises(edgeshard.DiskBudgetError):
+            capped.merge()
+    assert not (store.root / "removed-shards.db").exists()
+    assert (1, ()) == ((report := store.merge()).rows, report.gaps)
