@@ -186,6 +186,10 @@ class ShardForkedError(ShardError):
     """The shard handle was opened before a fork and used after it, in the child, or was to be copied or pickled.
 
     Give the `Store` to the child, and open the shard there, after the fork: ``store.shard(f"worker-{os.getpid()}")``.
+
+    It is also raised if the child opens the shard, and the parent was using it at the moment of the fork: a transaction
+    was open, or another thread was at work on it. Only a process that was forked at another moment, spawned, or begun
+    with exec can open it.
     """
 
 

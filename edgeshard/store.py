@@ -295,6 +295,7 @@ class Store:
 
         Raises:
             ShardInUseError: another handle, in this process or another, has it open. The message says which process.
+            ShardForkedError: this process was forked while its parent used the shard, as in a transaction.
             ConfigurationError: the durability, a name, a time or a reference is not valid.
             DiskBudgetError: the disk budget has no space for a new shard.
             StorageError: the file, or a reference, cannot be created or opened.

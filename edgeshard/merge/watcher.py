@@ -179,6 +179,8 @@ class Watcher:
             root, keep_empty=keep_empty, watching=True, should_stop=self._should_stop, profile=profile, prune=prune
         )
         self._scheduler = _scheduler(root, prune, profile)
+        self._turn = threading.RLock()  # held while the merger uses the master and the shards
+        sqlite.await_turn(self._turn)
 
     # -- from signal handlers and other threads ------------------------------------------------------------------------
 
@@ -275,14 +277,16 @@ class Watcher:
         except (EdgeshardError, OSError) as error:  # only what the merger remembers is lost
             logger.debug("%s", error)
         finally:
-            self._merger.abandon()
+            with self._turn:
+                self._merger.abandon()
             self._lock.release()
 
     def _close_merger(self) -> None:
         held = locks.merge_lock(self._settings.root, 0.0, lambda: False)
         if held is not None:
             try:
-                self._merger.close()
+                with self._turn:
+                    self._merger.close()
             finally:
                 held.release()
 
@@ -299,7 +303,8 @@ class Watcher:
             before, progress.began = progress.began, time.monotonic()
             if progress.began > before + 2 * self._settings.interval_s:
                 self._watch.forget_fruitless()
-            report = self._merger.run(thorough=thorough)
+            with self._turn:
+                report = self._merger.run(thorough=thorough)
         finally:
             held.release()
         self._lock.beat()
@@ -502,7 +507,7 @@ _parents_watchers: list[Watcher] = []
 
 
 def _after_fork_in_child() -> None:
-    """Keep the watchers of the parent, and with them its connections, forever: see `edgeshard.shard.health`."""
+    """Keep the watchers of the parent, which are not to be ended here. (Their connections: see `sqlite.forks`.)"""
     _parents_watchers.extend(_watchers)
 
 

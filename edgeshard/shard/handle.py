@@ -158,6 +158,7 @@ class Handle:
 
     def _set_lock(self, lock: Any) -> None:
         self._lock, self._acquire, self._release = lock, lock.acquire, lock.release
+        sqlite.await_turn(lock)
 
     # -- its turn -----------------------------------------------------------------------------------------------------
 
@@ -375,9 +376,8 @@ class Handle:
         """Refuse all use after a fork, in the child; see `health`."""
         self._set_lock(threading.RLock())  # a thread of the parent may have held the other
         self._depth, self._open, self._thread, self._starting_thread = 0, None, None, threading.Lock()
-        health.leave_to_parent(self._connection)
         if self._lookups is not None:
-            health.leave_to_parent(self._lookups.leave_to_parent())
+            self._lookups.leave_to_parent()
         if self._quota is not None:
             self._quota.leave_to_parent()
         if self._lock_file is not None:

@@ -158,21 +158,10 @@ class _RefusesInChild(Protocol):
 # Asking for the pid at each write would cost 0.15 of its 7 µs (measured); a fork hook costs a write nothing.
 _open_handles: weakref.WeakSet[_RefusesInChild] = weakref.WeakSet()
 
-_parents_connections: list[Connection | None] = []
-
 
 def watch_forks(handle: _RefusesInChild) -> None:
     """Have the handle refuse all use in a child process."""
     _open_handles.add(handle)
-
-
-def leave_to_parent(connection: Connection | None) -> None:
-    """Keep a connection of the parent open in this child forever.
-
-    Closing it here, even by garbage collection, would touch the parent's files
-    (https://sqlite.org/howtocorrupt.html, 2.6).
-    """
-    _parents_connections.append(connection)
 
 
 def _after_fork_in_child() -> None:

@@ -131,6 +131,7 @@ class Lookups:
                 raise
         self._connection: Connection | None = connection
         self._lock = threading.RLock()
+        sqlite.await_turn(self._lock)
         self._is_busy = False
         self._paths = ", ".join(reference.path for reference in self._references)
         on_write = "A look-up only reads references; results are written with shard.write()"
@@ -195,10 +196,9 @@ class Lookups:
             if connection is not None:
                 connection.close()
 
-    def leave_to_parent(self) -> Connection | None:
-        """Return the connection, in a child after a fork; the child must keep it, and never use or close it."""
+    def leave_to_parent(self) -> None:
+        """Wait for no thread of the process that forked this one."""
         self._lock = threading.RLock()  # a thread of the parent may have held the other
-        return self._connection
 
 
 # -- opening ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,14 @@ from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.budget.policy import Budget
-from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError, quoted
+from edgeshard.errors import (
+    ConfigurationError,
+    DamagedError,
+    FormatError,
+    ShardForkedError,
+    ShardInUseError,
+    quoted,
+)
 from edgeshard.files import fingerprint, folders, lock_holder, locks, paths, store_folder
 from edgeshard.master import identity, write_stats
 from edgeshard.options import DURABILITIES, LOCK_WAIT_S, TRANSACTION_WAIT_S, Durability, References
@@ -69,6 +76,7 @@ def open_shard(
     Raises:
         ConfigurationError: the agent's name, the durability, a time or a reference is invalid.
         ShardInUseError: another handle has it open.
+        ShardForkedError: this process inherited an open connection to it that it cannot close.
         DiskBudgetError: the budget leaves no space for a new shard.
         AccessError, StorageIOError, DamagedError, FormatError: the file cannot be opened as this agent's shard, or a
             reference cannot be opened.
@@ -165,10 +173,13 @@ def _connect(path: str, durability: Durability, agent: str | None = None) -> Con
     """Open a shard's file for its writer, and check that it belongs to the agent, unless this process has just made it.
 
     Raises:
-        AccessError, StorageIOError, DamagedError, FormatError: see `open_shard`.
+        AccessError, StorageIOError, DamagedError, FormatError, ShardForkedError: see `open_shard`.
     """
     with sqlite.translate_errors("open shard", path):
-        connection = sqlite.connect(path, writable=True)
+        try:
+            connection = sqlite.connect(path, writable=True)
+        except sqlite.InheritedError as error:
+            raise ShardForkedError("open shard", path, str(error)) from error
         try:
             if agent is not None:
                 _check_owner(connection, path, agent)

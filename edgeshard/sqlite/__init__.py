@@ -51,6 +51,7 @@ from edgeshard.sqlite.errors import (
     is_too_big,
     spoils_transaction,
 )
+from edgeshard.sqlite.forks import InheritedError, await_turn
 from edgeshard.sqlite.guards import (
     allow_interrupt,
     allow_only_reading,
@@ -122,6 +123,7 @@ __all__ = [
     "Bindings",
     "Connection",
     "DatabaseFailure",
+    "InheritedError",
     "Misspelled",
     "Statement",
     "all_of",
@@ -129,6 +131,7 @@ __all__ = [
     "allow_only_reading",
     "allow_views",
     "attach",
+    "await_turn",
     "back_up",
     "begin_exclusive",
     "begin_in_empty_wal",

@@ -22,6 +22,7 @@ from edgeshard.errors import (
     StorageIOError,
 )
 from edgeshard.files import access, os_errors
+from edgeshard.sqlite import forks
 from edgeshard.sqlite.errors import has_hot_journal
 
 # The first class that fits decides: our error class, and the cause that it gives.
@@ -144,6 +145,8 @@ def explain(error: Exception, action: str, path: str) -> EdgeshardError:
         return StorageError(action, path, "there is not enough memory to read it")
     if not isinstance(error, apsw.Error):
         return DamagedError(action, path, f"it holds impossible values: {error}")
+    if isinstance(error, forks.InheritedError):
+        return StorageError(action, path, forks.CAUSE)
     if has_hot_journal(error):
         # a restored snapshot is not a WAL database before its first merge
         cause = "its last writer was interrupted, and left a journal that only a writer can roll back; merge first"

@@ -16,7 +16,7 @@ import apsw
 from edgeshard.errors import FormatError, StorageIOError
 from edgeshard.files import fingerprint, os_errors, paths
 from edgeshard.options import BUSY_TIMEOUT_S
-from edgeshard.sqlite import guards, temp_files
+from edgeshard.sqlite import forks, guards, temp_files
 from edgeshard.sqlite.rows import quote
 
 Connection = apsw.Connection
@@ -34,11 +34,12 @@ def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
     """Open an existing database, hardened against anything it may contain.
 
     Raises:
+        InheritedError: this process inherited an open connection to it that it cannot close; see `forks`.
         apsw.Error: it cannot be opened. Callers wrap this in `translate_errors`.
     """
     mode = apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY
     # URI lets ATTACH take "?mode=ro"; an absolute path is never mistaken for a URI
-    connection = Connection(path, flags=mode | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW)
+    connection = forks.open_connection(path, mode | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW)
     try:
         set_busy_timeout(connection, busy_timeout_s)
         guards.harden(connection)
@@ -109,7 +110,7 @@ def open_in_memory(script: str) -> Connection:
         apsw.Error: there is not enough memory. Callers wrap this in `translate_errors`.
     """
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
-    connection = Connection(":memory:", flags=flags)
+    connection = forks.open_connection(":memory:", flags)
     try:
         connection.execute(script)
         guards.harden(connection)
@@ -218,15 +219,20 @@ def attach(connection: Connection, path: str, schema: str, cache_kib: int = _ATT
 
     Raises:
         OutOfDescriptorsError: this process may open no further file.
+        InheritedError: this process inherited an open connection to it that it cannot close; see `forks`.
         apsw.Error: it cannot be attached for another reason.
     """
+    forks.prepare(path)
+    forks.watch(connection, path, schema)
     try:
         with guards.limit_steps_in_block(connection, guards.SCHEMA_STEPS):  # attaching reads the schema
             connection.execute(
                 "ATTACH ? AS " + quote(schema), (f"file://{urllib.parse.quote(os.fsencode(path))}?mode=ro",)
             )
-    except (apsw.CantOpenError, apsw.IOError) as error:
-        if os_errors.is_out_of_descriptors():  # here, because those who handle the error may close files first
+    except BaseException as error:
+        forks.forget(connection, schema)
+        # here, because those who handle the error may close files first
+        if isinstance(error, (apsw.CantOpenError, apsw.IOError)) and os_errors.is_out_of_descriptors():
             raise os_errors.out_of_descriptors("read database", path) from error
         raise
     try:
@@ -239,6 +245,7 @@ def attach(connection: Connection, path: str, schema: str, cache_kib: int = _ATT
 def detach(connection: Connection, schema: str) -> None:
     """Detach what `attach` attached."""
     connection.execute("DETACH " + quote(schema))
+    forks.forget(connection, schema)
 
 
 def _identity_of(connection: Connection, schema: str) -> tuple[int, int]:

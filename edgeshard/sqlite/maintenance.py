@@ -13,6 +13,7 @@ import apsw
 
 from edgeshard.files import fingerprint, modes, os_errors, paths
 from edgeshard.files.atomic_file import publish, remove_unfinished
+from edgeshard.sqlite import forks
 from edgeshard.sqlite.connection import (
     Connection,
     connect,
@@ -104,7 +105,7 @@ def _build(
     shrinkable: bool,
     wal: bool,
 ) -> None:
-    connection = Connection(path)
+    connection = forks.open_connection(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     try:
         settings: dict[str, int | str] = {"page_size": page_size, "auto_vacuum": _INCREMENTAL if shrinkable else 0}
         settings |= {"journal_mode": "WAL" if wal else "DELETE", "synchronous": "OFF"}
@@ -153,7 +154,8 @@ def _fill(connection: Connection, script: str, bindings: tuple[Any, ...], identi
 def copy_with_pages(connection: Connection, path: str, page_size: int) -> None:
     """Copy a database that has no WAL into an empty file, with pages of another size. Nothing of it is durable yet."""
     connection.pragma("page_size", page_size)
-    connection.execute("VACUUM INTO ?", (path,))
+    with forks.watching(connection, path, "copy"):
+        connection.execute("VACUUM INTO ?", (path,))
 
 
 def mark_as_wal(path: str) -> None:
@@ -173,7 +175,7 @@ def back_up(connection: Connection, path: str, progress: Callable[[int, int], No
         path: the file, of zero length. When this returns, nothing of it is durable yet.
         progress: called with (pages copied, pages to copy) from time to time.
     """
-    copy = Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+    copy = forks.open_connection(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
     try:
         # after an interruption the caller begins again, so neither a journal nor fsyncs on the way are of use
         copy.pragma("journal_mode", "OFF")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import apsw
 
 from edgeshard.files import fingerprint
+from edgeshard.sqlite import forks
 from edgeshard.sqlite.connection import Connection, connect, disable_checkpoint_on_close
 from edgeshard.sqlite.errors import BUSY
 
@@ -69,6 +70,7 @@ def _locked(path: str, busy_timeout_s: float) -> Iterator[None]:
     Raises:
         apsw.BusyError: another connection has it open.
     """
+    forks.prepare(path)
     file = apsw.VFSFile("", path, [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB, 0])
     try:
         deadline = time.monotonic() + busy_timeout_s
