@@ -48,7 +48,7 @@ from edgeshard.shard.write_profile import PROFILES, WriteProfileName
 if TYPE_CHECKING:
     from edgeshard.exchange.inventory import Inventory as Inventory
     from edgeshard.files.os_errors import explain_os_error as explain_os_error
-    from edgeshard.files.targets import ensure_replaceable as ensure_replaceable
+    from edgeshard.files.targets import ensure_free_for_user as ensure_free_for_user
     from edgeshard.files.targets import find_obstacle as find_obstacle
     from edgeshard.files.targets import resolve_target as resolve_target
     from edgeshard.format.ranges import Range
@@ -83,7 +83,7 @@ __all__ = [
     "Store",
     "age_s",
     "draw_rows",
-    "ensure_replaceable",
+    "ensure_free_for_user",
     "explain_os_error",
     "find_obstacle",
     "load_all",
@@ -100,7 +100,7 @@ _MODULES: Final = {
     "Inventory": "edgeshard.exchange.inventory",
     "Statement": "edgeshard.sqlite",
     "draw_rows": "edgeshard.sqlite",
-    "ensure_replaceable": "edgeshard.files.targets",
+    "ensure_free_for_user": "edgeshard.files.targets",
     "explain_os_error": "edgeshard.files.os_errors",
     "find_obstacle": "edgeshard.files.targets",
     "number_or_text": "edgeshard.records.scalars",

@@ -24,13 +24,12 @@ from edgeshard.bench.plan import Plan
 from edgeshard.bench.progress import Progress
 from edgeshard.bench.report import json_file
 from edgeshard.bench.report.comparison_table import comparison_section
-from edgeshard.bench.report.files import ensure_replaceable, write_file
+from edgeshard.bench.report.files import write_file
 from edgeshard.bench.report.json_file import Run
 from edgeshard.bench.report.markdown import report
 from edgeshard.bench.samples import samples, workload_label
 from edgeshard.bench.summary import summarize
 from edgeshard.bench.trials import ServerAddresses, Trial
-from edgeshard.errors import ConfigurationError
 
 _NAME = "edgeshard.bench"
 
@@ -65,7 +64,6 @@ def _run(options: argparse.Namespace) -> int:
         )
         return os.EX_CONFIG
     try:
-        _check_files(options)
         base = _load(options.compare)
         saved = _load(options.resume if options.show is None else options.show)
         if options.show is None or saved is None:
@@ -79,23 +77,6 @@ def _run(options: argparse.Namespace) -> int:
     except _NotARunError as error:
         print(f"{_NAME}: {error}", file=sys.stderr)
         return 1
-    except ConfigurationError as error:
-        print(f"{_NAME}: {error}", file=sys.stderr)
-        return os.EX_CONFIG
-
-
-def _check_files(options: argparse.Namespace) -> None:
-    """Check that the files can be written before anything is measured, which may take hours.
-
-    Raises:
-        ConfigurationError: something else is there that must not be replaced.
-    """
-    if options.json is not None:
-        ensure_replaceable(options.json, json_file.BEGINNING)
-    if options.html is not None:
-        from edgeshard.bench.report import html
-
-        ensure_replaceable(options.html, html.BEGINNING)
 
 
 class _NotARunError(Exception):
@@ -152,7 +133,7 @@ def _measure(options: argparse.Namespace, plan: Plan, earlier: Run | None) -> Ru
 
     def save() -> None:
         if options.json is not None:
-            write_file(options.json, json_file.dumps(run), json_file.BEGINNING)
+            write_file(options.json, json_file.dumps(run))
 
     try:
         earlier_trials = [] if earlier is None else earlier.trials
@@ -195,8 +176,7 @@ def _show(options: argparse.Namespace, run: Run, base: Run | None) -> int:
     if options.html is not None:
         from edgeshard.bench.report import html
 
-        page = html.page(run.machine, run.command, summaries, run.curves, reached)
-        write_file(options.html, page, html.BEGINNING)
+        write_file(options.html, html.page(run.machine, run.command, summaries, run.curves, reached))
     print(report(run.machine, summaries, run.curves, reached))
     is_sound = all(summary.is_sound for summary in summaries)
     if base is None:

@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 
 from edgeshard.errors import ConfigurationError
-from edgeshard.store import ensure_replaceable, explain_os_error
+from edgeshard.store import ensure_free_for_user, explain_os_error
 
 #: Everybody may read it, whatever the umask is.
 _MODE = 0o644
@@ -50,7 +50,7 @@ class PublishedFile:
             AccessError, DiskFullError, StorageIOError: it cannot be written; the old file stays.
         """
         try:
-            ensure_replaceable(self.path, self._beginning, self._root, self._action)
+            self._ensure_replaceable()
             self._replace(content)
         except OSError as error:
             raise explain_os_error(error, self._action, self.path) from error
@@ -74,10 +74,25 @@ class PublishedFile:
 
         folder = os.path.dirname(self.path)
         try:
-            ensure_replaceable(self.path, self._beginning, self._root, self._action)
+            self._ensure_replaceable()
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ConfigurationError(self._action, self.path, f"there is no folder {folder}; create it") from error
         except OSError as error:
             raise explain_os_error(error, self._action, self.path) from error
+
+    def _ensure_replaceable(self) -> None:
+        ensure_free_for_user(self.path, self._root, self._action)
+        try:
+            # O_NOFOLLOW and O_NONBLOCK: a link or a FIFO may have come since we looked
+            handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            found = os.read(handle, len(self._beginning))
+        finally:
+            os.close(handle)
+        if found not in (b"", self._beginning):  # a power cut may leave an empty file
+            cause = "this file exists already, and edgeshard did not write it; choose another name, or remove it"
+            raise ConfigurationError(self._action, self.path, cause)

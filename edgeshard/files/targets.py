@@ -1,9 +1,8 @@
 """Tell whether a file may be written where a user says: a snapshot, a bundle, a page, metrics.
 
 Nothing of a store is ever replaced, and nothing is put where a store keeps its own files, whatever option is given. In
-the store's folder itself, a user may keep files under all other names. What exists must be a regular file.
-
-Only `ensure_replaceable` opens a file, and never a part of a store that it can recognise (see `paths`).
+the store's folder itself, a user may keep files under all other names. What exists must be a regular file. Nothing here
+opens a file (see `paths`).
 """
 
 from __future__ import annotations
@@ -36,34 +35,6 @@ def ensure_free_for_user(target: str | os.PathLike[str], root: Path | None, acti
     """
     cause = find_obstacle(target, root)
     if cause:
-        raise ConfigurationError(action, resolve_target(target), cause)
-
-
-def ensure_replaceable(target: str | os.PathLike[str], beginning: bytes, root: Path | None, action: str) -> None:
-    """Refuse a path at which a file would replace anything but an earlier one of the same kind, or an empty file.
-
-    Args:
-        target: the path as the user gave it.
-        beginning: how each file of this kind begins.
-        root: the store that the command is about, or None.
-        action: what is being done, for errors.
-
-    Raises:
-        ConfigurationError: see `find_obstacle`; or a file that begins otherwise is there.
-        OSError, AccessError, StorageIOError: it cannot be determined.
-    """
-    ensure_free_for_user(target, root, action)
-    try:
-        # O_NOFOLLOW and O_NONBLOCK: a link or a FIFO may have come since we looked
-        handle = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    try:
-        found = os.read(handle, len(beginning))
-    finally:
-        os.close(handle)
-    if found not in (b"", beginning):  # a power cut may leave an empty file
-        cause = "this file exists already, and edgeshard did not write it; choose another name, or remove it"
         raise ConfigurationError(action, resolve_target(target), cause)
 
 

@@ -16,9 +16,6 @@ from edgeshard.bench.report.verdict import question, verdict
 from edgeshard.bench.summary import Summary
 from edgeshard.bench.units import duration
 
-#: How each page begins, by which an existing file is known as one.
-BEGINNING: Final = "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=generator content=edgeshard>"
-
 _STYLE: Final = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #222; background: #fbfaf8;
@@ -64,7 +61,7 @@ def page(
     """
     title = escape(question(summaries, outcomes))
     parts = [
-        BEGINNING,
+        "<!doctype html><html lang=en><head><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width, initial-scale=1'>",
         f"<title>{title}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{title}</h1>",

@@ -22,9 +22,6 @@ from edgeshard.bench.workload import Workload
 
 FORMAT: Final = 1
 
-#: How each file begins, by which an existing file is known as one.
-BEGINNING: Final = '{\n "format": '
-
 
 @attrs.frozen
 class Run:

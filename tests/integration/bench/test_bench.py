@@ -21,7 +21,6 @@ from typing import Any
 import attrs
 import pytest
 
-import edgeshard
 from edgeshard.bench import command, options, servers, summary, trials, units
 from edgeshard.bench import measure as measuring
 from edgeshard.bench.costs.curve import Curve, Scale
@@ -412,24 +411,6 @@ def test_the_tables_are_aligned_and_say_what_was_lost_and_what_was_not_run() -> 
         assert 1 == len({row.count("|") for row in rows})
         assert any(row.endswith(" 1 LOST |") for row in rows)
         assert any("not run: <nothing> installed" in row for row in rows)
-
-
-def test_only_a_page_and_a_run_of_ours_are_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, page = tmp_path / "run.json", tmp_path / "page.html"
-    (base,) = (PROJECT / "edgeshard" / "bench" / "bases").glob("*.json")
-    run.write_bytes(base.read_bytes())
-    for _ in range(2):
-        assert exits.DONE == command.main(["--show", str(run), "--html", str(page)])
-    capsys.readouterr()
-    with edgeshard.Store(tmp_path / "data").shard("agent") as shard:
-        shard.write({"n": 1})
-        os.mkfifo(tmp_path / "fifo")
-        for option, taken in (("--json", "page.html"), ("--html", "run.json")):
-            for name in (taken, "data/shards/agent.db", "data/shards/new", "data/merge.lock", "fifo", "data"):
-                assert os.EX_CONFIG == command.main(["--show", str(run), option, str(tmp_path / name)])
-                assert f"write {tmp_path / name}: " in capsys.readouterr().err
-    assert base.read_bytes() == run.read_bytes()
-    assert 1 == edgeshard.Store(tmp_path / "data").merge().rows
 
 
 @pytest.mark.slow
