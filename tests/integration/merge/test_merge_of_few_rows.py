@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 import edgeshard
-from edgeshard.sqlite import connection as sqlite_connection
+from edgeshard.sqlite import forks
 from tests.support.keyed_schema_versions import plain
 from tests.support.stores import new_store
 
@@ -43,7 +43,7 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     def count(event: dict[str, Any]) -> None:
         found[event["sql"]] += event["stmt_status"]["SQLITE_STMTSTATUS_FULLSCAN_STEP"]
 
-    monkeypatch.setattr(sqlite_connection, "Connection", Counting)
+    monkeypatch.setattr(forks, "Connection", Counting)
     return found
 
 
