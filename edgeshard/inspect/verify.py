@@ -206,9 +206,15 @@ def _report(connection: Connection, known: Absences, *, deep: bool) -> VerifyRep
 
 
 def _known_pending(stream_rows: Iterable[StreamRows], pending: Pending) -> Pending:
-    """Return the pending rows that the master knows to exist; a check of the master is not about the others."""
+    """Return the pending rows that would be missing otherwise: those that the master knows to exist, and no reason for.
+
+    A check of the master is not about the others.
+    """
     return {
-        stream.stream_id: clip(pending[stream.stream_id], Range(1, stream.last_seq))
+        stream.stream_id: subtract(
+            clip(pending[stream.stream_id], Range(1, stream.last_seq)),
+            [*(item.seqs for item in stream.by_newer_copy), *stream.written_off],
+        )
         for stream in stream_rows
         if stream.stream_id in pending
     }

@@ -360,7 +360,7 @@ def states_of_each_row(
         path: the master.
         pending: the rows in the store's shards.
         elsewhere: rows that are known to exist from what lies next to the master.
-        only_known: leave out pending rows that nobody but their shard knows to exist.
+        only_known: leave out pending rows that nobody but their shard knows to exist, or that the master explains.
     """
     connection = database.open_master(path, writable=False)
     try:
@@ -390,7 +390,7 @@ def states_of_each_row(
             lasts: Counter[bytes] = Counter()
             for stream_id, seq in known:
                 lasts[stream_id] = max(seq, lasts[stream_id])
-            pending = {(stream_id, seq) for stream_id, seq in pending if seq <= lasts[stream_id]}
+            pending = {(stream_id, seq) for stream_id, seq in pending if seq <= lasts[stream_id]} - collected - pruned
         known |= pending
         counted = Counter(_state(row, rows, in_blocks_or_superseded, pending, collected, pruned) for row in known)
         return counted + _retired_states(connection, len(retired))
