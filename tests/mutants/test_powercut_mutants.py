@@ -6,7 +6,7 @@ import pytest
 
 from tests.crash.powercut.command import campaign
 from tests.crash.powercut.contents import ViolationError
-from tests.crash.powercut.cuts import Cuts
+from tests.crash.powercut.cuts import Cut, Cuts
 from tests.crash.powercut.disk import Crash
 from tests.crash.powercut.machine import patched
 from tests.crash.powercut.procedures import PROCEDURES
@@ -55,6 +55,7 @@ def test_cuts_of_one_procedure_find_every_mutant(mutant: str) -> None:
         cuts.prepare()
         points = [*cuts.cuts(60)][::-1]  # the last ones find most of them
         # what a cut loses is random: some are found by one of a hundred
-        for seed, cut in enumerate(points * 5):
+        whole = [Cut(cuts.operations + 1, at_sync=False)] * 100
+        for seed, cut in enumerate([*points, *whole, *points * 4]):
             for how in Crash:
                 cuts.check(how, cut, seed)
