@@ -6,10 +6,11 @@ import pytest
 
 from tests.crash.powercut.command import campaign
 from tests.crash.powercut.contents import ViolationError
-from tests.crash.powercut.cuts import Cut, Cuts
+from tests.crash.powercut.cuts import Cuts
 from tests.crash.powercut.disk import Crash
 from tests.crash.powercut.machine import patched
 from tests.crash.powercut.procedures import PROCEDURES
+from tests.crash.powercut.scheduler import Cut
 from tests.crash.powercut.trials import playground
 from tests.mutants.powercut_mutants import MUTANTS, PROCEDURE_MUTANTS
 
