@@ -36,7 +36,7 @@ from edgeshard.master import (
 from edgeshard.options import Params
 from edgeshard.records import keys, queries
 from edgeshard.records.queries import Call
-from edgeshard.retention import by_address, erased_file, shrink
+from edgeshard.retention import by_address, erased_file
 from edgeshard.retention.erased_file import ErasedStream
 from edgeshard.sources import diff
 from edgeshard.sqlite import Connection, quote
@@ -157,6 +157,8 @@ def redo(connection: Connection, root: Path) -> int:
     budget = usage.load_budget(root)
     rows, step_rows, wal_pages = 0, STEP_ROWS, None
     if budget is not None:
+        from edgeshard.retention import shrink  # slow to import for each merge, and needed only within a budget
+
         wal_pages = shrink.limit_wal(connection, budget)
         step_rows = min(STEP_ROWS, max(1, wal_pages // PAGES_PER_ROW))
     with sqlite.secure_delete(connection), _space(root, budget):
