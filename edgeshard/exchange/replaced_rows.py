@@ -8,7 +8,6 @@ replaced master is merged. What it takes grows with the number of streams and ra
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, StorageError
 from edgeshard.format.ranges import PrunedRange, Range, intersect, subtract
 from edgeshard.master import (
+    arrivals,
     database,
     extents,
     identity,
@@ -120,7 +120,7 @@ def _read_retired(connection: Connection, lacking: Iterable[bytes]) -> Iterator[
     for stream_id in lacking:
         if (stream := retired.find(connection, stream_id)) is None:
             continue
-        at = datetime.datetime.fromtimestamp(stream.group.retired_at, datetime.UTC).isoformat()
+        at = arrivals.utc_time(stream.group.retired_at).isoformat()
         pruned, first = [], 1
         for reason, rows in retired.rows_of(stream).items():
             pruned.append(PrunedRange(Range(first, first + rows - 1), own, reason, at))

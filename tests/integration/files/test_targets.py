@@ -19,7 +19,6 @@ from tests.support.processes import command
 from tests.support.stores import new_store, numbers
 
 pytest.importorskip("prometheus_client")
-pytest.importorskip("pygal")
 
 #: Rows that the master has, and rows that are pending.
 MERGED, PENDING = range(5), range(5, 15)
