@@ -23,8 +23,7 @@ examples:
 
 exit codes:
   0 done, also if there was nothing to erase       1 failed, not confirmed, or SQLite refused the SQL   2 wrong usage
-  3 done, but shards could not be examined (see status), rows are missing, or another program keeps the master's WAL
-    in use. Merge a database that has the missing rows, or accept their loss (accept-loss), and erase again
+  3 done, but shards could not be examined (see status), or another program keeps the master's WAL in use
   74 input/output error, or no space               75 a merger is at work (--lock-wait), or the master is locked
   77 not permitted                                 78 there is no such folder, no master in it, or no such table
 """
@@ -54,5 +53,5 @@ def run(options: argparse.Namespace) -> int:
         if not confirm.is_confirmed(options, question):
             return exits.FAILED
         report = store.erase(options.table, options.where, lock_wait=options.lock_wait)
-    output.print_report(report, "\n".join([str(report), *map(str, report.gaps)]), as_json=options.json)
+    output.print_report(report, str(report), as_json=options.json)
     return exits.report_code(complete=report.complete)

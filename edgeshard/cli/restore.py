@@ -15,8 +15,8 @@ SUMMARY = "Put a snapshot in the place of a store's master, and say which rows a
 _EPILOG = """\
 Stop what merges, pushes or reads first; agents may go on writing. The snapshot is checked before anything is replaced.
 The replaced master stays in the folder, as replaced-master-TIME-XXXXXXXX.db. Rows that are still in shards come with
-the next merge. Rows that came since the snapshot, and are in no shard any more, are missing; each gap is listed, with
-who may have its rows. If this command is killed, the old or the new master is in place, whole.
+the next merge. Rows that shards brought since the snapshot, and do not have any more, are missing; each gap is listed,
+with who may have its rows. If this command is killed, the old or the new master is in place, whole.
 
 examples:
   %(prog)s data /srv/backup/monday.db --dry-run        is the snapshot sound, and what would be missing?
@@ -66,8 +66,6 @@ def _text(store: Store, report: RestoreReport) -> str:
         lines.append(printable(f"the replaced master has {held} of these rows; take them back with: {command}"))
     if report.replaced and not report.is_replaced_readable:
         lines.append(printable(f"{report.replaced} cannot be read as a master; keep it until you have all rows back"))
-    if not report.dry_run and not report.replaced:
-        lines.append("there was no master to compare with: rows that no note or shard tells of cannot be named")
     if report.gaps and report.peers:
         lines.append("these databases gave receipts, and may have missing rows; merge them, or their bundles:")
         lines += [printable(f"  {peer.kind} {peer.database}") for peer in report.peers]

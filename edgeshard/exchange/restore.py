@@ -2,8 +2,8 @@
 
     1. Lock ``watch.lock`` and ``merge.lock``. Remove what a killed restore left.
     2. Copy the snapshot into a file next to the master, and tell the copy which rows it lacks: those that the notes of
-       removed shards, the shards themselves and the old master record. Make it a WAL database without a WAL, durably.
-       Check it deeply, and remove what reading it left next to it.
+       removed shards and the shards themselves record. Make it a WAL database without a WAL, durably. Check it deeply,
+       and remove what reading it left next to it.
     3. Lock the old master as SQLite does: no other process has it open, or can read it. Copy its WAL into it, and
        remove the WAL, durably: from here on no WAL or journal has the master's name.
     4. Give the old master its second name (``replaced-master-TIME-XXXXXXXX.db``), durably.
@@ -46,7 +46,6 @@ from edgeshard.log_fields import fields
 from edgeshard.master import damage, database, identity, known_rows, leftovers, replaced
 from edgeshard.merge import locks
 from edgeshard.reports import RestoreReport
-from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.restore")
 
@@ -73,7 +72,7 @@ def restore(
         _ensure_same_master(source, master)
         with _staged(root) as copy:
             with _snapshots_fault(source):
-                unknown = _prepare(source, copy, root, progress)
+                _prepare(source, copy, root, progress)
                 report = verify.check(copy, master, deep=True)
                 if report.errors:
                     raise DamagedError(_ACTION, source, report.errors[0])
@@ -87,7 +86,7 @@ def restore(
                 gaps=report.gaps,
                 losses=losses,
                 peers=peers,
-                unnamed="; ".join(filter(None, (report.unnamed, unknown))),
+                unnamed=report.unnamed,
                 dry_run=dry_run,
             )
             if dry_run:
@@ -182,12 +181,8 @@ def _staged(root: Path) -> Iterator[Path]:
         atomic_file.remove_unfinished(copy)
 
 
-def _prepare(source: Path, copy: Path, root: Path, progress: Callable[[int, int], None] | None) -> str:
-    """Fill the copy, tell it which rows it lacks, and make it durable.
-
-    Returns:
-        Why it cannot be told all rows that the replaced master held, or "".
-    """
+def _prepare(source: Path, copy: Path, root: Path, progress: Callable[[int, int], None] | None) -> None:
+    """Fill the copy, tell it which rows it lacks, and make it durable."""
     connection = database.open_master(source, writable=False)
     try:
         with sqlite.translate_errors(_ACTION, str(source)):
@@ -202,31 +197,12 @@ def _prepare(source: Path, copy: Path, root: Path, progress: Callable[[int, int]
                 known_rows.record(connection, known_rows.select_unknown(connection, known.rows))
                 if known.notes[0] is not None:
                     identity.set_notes_known(connection, known.notes)
-            unknown = _tell_what_the_old_master_held(connection, paths.master(root))
             # a merge would do this next to readers
             sqlite.ensure_wal(connection, str(copy))
             sqlite.truncate_wal(connection)
     finally:
         connection.close()
     sqlite.sync_file(str(copy))
-    return unknown
-
-
-def _tell_what_the_old_master_held(copy: Connection, master: Path) -> str:
-    """Tell the copy what the replaced master knows of rows that the copy lacks; return why it cannot be told, or ""."""
-    try:
-        found = replaced_rows.read(master, copy)
-    except StorageBusyError:
-        raise
-    except StorageError as error:
-        logger.warning("%s; rows that only it knew of cannot be named", error, extra=fields(error=error))
-        return (
-            f"the replaced master cannot be read ({error.cause}): rows that it held, and that no note or shard tells "
-            "of, may be missing, and cannot be named"
-        )
-    with sqlite.immediate(copy):
-        replaced_rows.record(copy, found)
-    return ""
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
 """Find out what a master does not know of rows that it lacks: from the notes of removed shards, and from the shards.
 
 A merge tells the master of them (merge/removal_notes, and the truncations of each shard). Until then an older master
-that was just put back does not know them, takes rows for blocked that were merged into the newer one, and may know of
-rows that are in shards, which the next merge brings. So whoever
+that was just put back does not know them, and takes rows for blocked that were merged into the newer one. So whoever
 reports what is missing looks here as well.
 """
 
@@ -31,13 +30,13 @@ class Absences:
 
     Attributes:
         rows: rows that a master held.
-        pending: rows in the store's shards, blocked ones among them: they are not missing.
+        blocked: rows in the store's shards that are blocked: they are pending, not missing.
         unnamed: why there may be more, which cannot be named, or "".
         notes: what a master records that knows all of the notes: see `identity.notes_known`.
     """
 
     rows: tuple[KnownRows, ...] = ()
-    pending: Pending = row_states.NOTHING
+    blocked: Pending = row_states.NOTHING
     unnamed: str = ""
     notes: tuple[bytes | None, int] = (None, 0)
 
@@ -45,7 +44,7 @@ class Absences:
 def find(connection: Connection, root: Path) -> Absences:
     """Return what the notes and the shards of a store say. A shard that cannot be read is left to `status`.
 
-    What is recorded as blocked in a shard that cannot be read counts as pending.
+    What is recorded as blocked in a shard that cannot be read counts as blocked.
 
     Args:
         connection: the master, or a copy of it, open for reading, in no transaction.
@@ -64,8 +63,8 @@ def find(connection: Connection, root: Path) -> Absences:
     truncated = [each for _, pending in found for each in pending.truncated]
     unread = {name for name, pending in found if pending.rows is None}
     recorded = blocked_rows.by_stream(connection, unread) if unread else {}
-    in_shards = united([recorded, *(pending.seqs for _, pending in found)])
-    return Absences((*notes.rows, *truncated), in_shards, notes.unnamed, notes.known)
+    blocked = united([recorded, *(pending.blocked_seqs for _, pending in found)])
+    return Absences((*notes.rows, *truncated), blocked, notes.unnamed, notes.known)
 
 
 def _shards(root: Path) -> Path:

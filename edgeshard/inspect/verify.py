@@ -16,7 +16,7 @@ import attrs
 
 from edgeshard import format, sqlite, units
 from edgeshard.errors import DamagedError, StorageError
-from edgeshard.format.ranges import Range, clip, intersect, subtract, union
+from edgeshard.format.ranges import Range, intersect, subtract, union
 from edgeshard.inspect import absences
 from edgeshard.inspect.absences import Absences
 from edgeshard.log_fields import fields
@@ -39,7 +39,7 @@ from edgeshard.master import (
     written_off,
 )
 from edgeshard.master.known_rows import KnownRows
-from edgeshard.master.row_states import Pending, StreamRows
+from edgeshard.master.row_states import StreamRows
 from edgeshard.reports import (
     OLDER_MASTER,
     OTHER_MASTER,
@@ -178,13 +178,12 @@ def _report(connection: Connection, known: Absences, *, deep: bool) -> VerifyRep
     stream_count = streams.count(connection)[0] + retired.stream_count(connection)
     unknown = known_rows.select_unknown(connection, known.rows)
     stream_rows = known_rows.add_to(row_states.load(connection), unknown)
-    pending = _known_pending(stream_rows, known.pending)
-    gaps = row_states.find_gaps(stream_rows, pending)
+    gaps = row_states.find_gaps(stream_rows, known.blocked)
     own = identity.database_id(connection)
     losses = tuple(_losses(connection, own, gaps, unknown))
     reasons = pruned_ranges.by_reason(connection)
     pruned = {reason: count for reason, count in reasons.items() if pruned_ranges.is_rule(reason)}
-    states = add_states([row_states.count_all(stream_rows, pending), row_states.retired_states(connection)])
+    states = add_states([row_states.count_all(stream_rows, known.blocked), row_states.retired_states(connection)])
     deleted = tuple(_deleted_by_hand(connection, stream_rows, absent))
     accepted = tuple(
         AcceptedLoss(Gap(agent, stream_id.hex(), seqs.first, seqs.last), why, at)
@@ -203,21 +202,6 @@ def _report(connection: Connection, known: Absences, *, deep: bool) -> VerifyRep
         by_hand=deleted,
         accepted=accepted,
     )
-
-
-def _known_pending(stream_rows: Iterable[StreamRows], pending: Pending) -> Pending:
-    """Return the pending rows that would be missing otherwise: those that the master knows to exist, and no reason for.
-
-    A check of the master is not about the others.
-    """
-    return {
-        stream.stream_id: subtract(
-            clip(pending[stream.stream_id], Range(1, stream.last_seq)),
-            [*(item.seqs for item in stream.by_newer_copy), *stream.written_off],
-        )
-        for stream in stream_rows
-        if stream.stream_id in pending
-    }
 
 
 def _absent(connection: Connection, rows: int) -> dict[int, list[Range]]:

@@ -1,8 +1,7 @@
 """Rows that are known to have been in a master, and that this one may never have held.
 
-The notes of removed shards (`removed_shards`) and the truncations of shards that are still there say so, and so does a
-master that a restore replaces. If an older copy of a master is put back, or a new one is begun, these rows are missing
-from it, and it cannot know that by itself.
+The notes of removed shards (`removed_shards`) and the truncations of shards that are still there say so. If an older
+copy of a master is put back, or a new one is begun, these rows are missing from it, and it cannot know that by itself.
 """
 
 from __future__ import annotations
@@ -56,17 +55,11 @@ def record(connection: Connection, unknown: Iterable[KnownRows]) -> None:
         unknown: what `select_unknown` returned, in the same transaction.
     """
     for each in unknown:
-        number = record_last_seq(connection, each.stream_id, each.agent_id, each.seqs.last)
+        retirement.restore(connection, each.stream_id, each.agent_id, "")
+        found = streams.find(connection, each.stream_id)
+        number = streams.add(connection, each.stream_id, each.agent_id, "") if found is None else found[0]
+        streams.add_missing(connection, number, streams.raise_last_seq(connection, number, each.seqs.last))
         truncations.record(connection, number, each.seqs, each.database_id)
-
-
-def record_last_seq(connection: Connection, stream_id: bytes, agent_id: str, last_seq: int) -> int:
-    """Record that the rows of a stream up to `last_seq` exist, in the caller's transaction; return its number."""
-    retirement.restore(connection, stream_id, agent_id, "")
-    found = streams.find(connection, stream_id)
-    number = streams.add(connection, stream_id, agent_id, "") if found is None else found[0]
-    streams.add_missing(connection, number, streams.raise_last_seq(connection, number, last_seq))
-    return number
 
 
 def add_to(stream_rows: Iterable[StreamRows], unknown: Sequence[KnownRows]) -> list[StreamRows]:

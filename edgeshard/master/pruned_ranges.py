@@ -14,7 +14,7 @@ import datetime
 import itertools
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from edgeshard import sqlite
@@ -257,37 +257,13 @@ def of_newer_copy(connection: Connection, stream_no: int | None = None) -> dict[
     return found
 
 
-def all_of_streams(connection: Connection, numbers: Container[int]) -> dict[int, list[PrunedRange]]:
-    """Map these stream numbers to what is recorded as pruned, here or elsewhere, by database and seq, each row once."""
-    found: dict[int, list[PrunedRange]] = {}
-    for number, first, last, database_id, *rest in connection.execute(
-        "SELECT stream_no, first, last, database_id, reason, pruned_at FROM main._edgeshard_pruned_ranges "
-        "ORDER BY database_id, first"
-    ):
-        if number in numbers:
-            of_stream = found.setdefault(number, [])
-            if of_stream and of_stream[-1].database_id == database_id:
-                # a database may have pruned rows again, after an older copy of it was put back
-                first = max(first, of_stream[-1].seqs.last + 1)
-            if first <= last:
-                of_stream.append(PrunedRange(Range(first, last), database_id, *rest))
-    return found
-
-
 def elsewhere(connection: Connection, stream_id: bytes) -> list[PrunedRange]:
     """Return what other databases pruned of a stream."""
-    found = streams.find(connection, stream_id)
-    if found is None:
-        return []
-    # the key begins with the database: look up the stream for each, instead of reading what all streams have
-    table = "main._edgeshard_pruned_ranges"
-    next_id = f"SELECT min(database_id) FROM {table} WHERE is_own = 0"
     rows = sqlite.fetch(
         connection,
-        f"WITH RECURSIVE d(id) AS (SELECT ({next_id}) UNION ALL SELECT ({next_id} AND database_id > d.id) FROM d "
-        "WHERE id IS NOT NULL) SELECT first, last, database_id, reason, pruned_at FROM d CROSS JOIN "
-        f"{table} ON is_own = 0 AND database_id = id AND stream_no = ? WHERE id <> {identity.OWN_ID} ORDER BY first",
-        (found[0],),
+        f"SELECT first, last, p.database_id, reason, pruned_at FROM main._edgeshard_pruned_ranges p {streams.JOIN} "
+        f"WHERE stream_id = ? AND is_own = 0 AND p.database_id <> {identity.OWN_ID} ORDER BY first",
+        (stream_id,),
     )
     return [PrunedRange(Range(first, last), *rest) for first, last, *rest in rows]
 

@@ -113,11 +113,6 @@ def find(connection: Connection, stream_id: bytes) -> RetiredStream | None:
     return RetiredStream(stream_id, last, group)
 
 
-def rows_of(stream: RetiredStream) -> Mapping[str, int]:
-    """Return how many rows of a retired stream count for each rule: a choice, as the group's are not told apart."""
-    return _portion(stream.group.rows, stream.last_seq)
-
-
 def in_order_of_id(connection: Connection) -> Iterator[tuple[bytes, int]]:
     """Yield (id, last seq) of each retired stream, in the order of the ids."""
     yield from connection.execute("SELECT stream_id, last_seq FROM main._edgeshard_retired ORDER BY stream_id")
@@ -235,7 +230,7 @@ def remove(connection: Connection, stream: RetiredStream) -> Mapping[str, int]:
     A group only records how many rows of all its streams were pruned by which rule. So which of them were the stream's
     is a choice; in sum it is right.
     """
-    rows = rows_of(stream)
+    rows = _portion(stream.group.rows, stream.last_seq)
     connection.execute("DELETE FROM main._edgeshard_retired WHERE stream_id = ?", (stream.stream_id,))
     left = Counter(stream.group.rows) - Counter(rows)
     _write(connection, attrs.evolve(stream.group, streams=stream.group.streams - 1, rows=left))

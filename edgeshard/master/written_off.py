@@ -15,18 +15,10 @@ from edgeshard.master import streams
 from edgeshard.sqlite import Connection
 
 
-def record(connection: Connection, stream_no: int, seqs: Iterable[Range], why: str, at: str = "") -> int:
-    """Record that the loss of these rows is accepted, unless it is recorded; return how many rows that are.
-
-    Args:
-        connection: the master, in the caller's transaction.
-        stream_no: the stream's number there.
-        seqs: the rows.
-        why: why, as the user said.
-        at: when, ISO 8601, UTC; "": now.
-    """
+def record(connection: Connection, stream_no: int, seqs: Iterable[Range], why: str) -> int:
+    """Record that the loss of these rows is accepted, unless it is recorded; return how many rows that are."""
     new = subtract(seqs, ranges(connection, stream_no))
-    at = at or datetime.datetime.now(datetime.UTC).isoformat()
+    at = datetime.datetime.now(datetime.UTC).isoformat()
     connection.executemany(
         "INSERT INTO main._edgeshard_written_off VALUES (?, ?, ?, ?, ?)",
         [(stream_no, part.first, part.last, why, at) for part in new],

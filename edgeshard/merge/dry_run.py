@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
@@ -13,7 +13,6 @@ from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
 from edgeshard.files.fingerprint import State
-from edgeshard.format.ranges import Range, clip, subtract, union
 from edgeshard.master import database, identity, known_rows, removed_shards, row_states, shard_states
 from edgeshard.master.known_rows import KnownRows
 from edgeshard.master.removed_shards import Notes
@@ -69,7 +68,6 @@ def _report(
     stopped = False
     blocked: list[Blocked] = []
     known = list(notes.rows)
-    coming: dict[bytes, list[Range]] = {}
     target = Target.load(connection)
     for group in attach.groups(due):
         with attach.attached(connection, group) as attached, sqlite.read_snapshot(connection):
@@ -83,8 +81,6 @@ def _report(
                     run.quarantine_for(error)
                 else:
                     rows += found.rows
-                    for stream, pieces in found.missing:
-                        coming.setdefault(stream.stream_id, []).extend(Range(each.first, each.last) for each in pieces)
                     truncated += found.deletable if run.own and run.source.is_shard else 0
                     known += _truncated(connection, run) if run.own else []
                     blocked += [
@@ -99,35 +95,19 @@ def _report(
         if run.quarantine and not run.was_removed()
     )
     unknown = known_rows.select_unknown(connection, known)
-    coming = {stream_id: union(seqs) for stream_id, seqs in coming.items()}
-    new_gaps = [Gap(each.agent_id, each.stream_id.hex(), each.seqs.first, each.seqs.last) for each in unknown]
-    gaps = _not_closed(itertools.chain(row_states.gaps(connection), new_gaps), coming)
-    # the master knows their number, unless this merge closes some
-    closed = sum(
-        len(part)
-        for gap in itertools.chain(row_states.gaps(connection, coming), new_gaps)
-        for part in clip(coming.get(bytes.fromhex(gap.stream), ()), Range(gap.first, gap.last))
-    )
-    missing_rows = row_states.missing_rows(connection) + sum(map(len, new_gaps)) - closed
+    new_gaps = (Gap(each.agent_id, each.stream_id.hex(), each.seqs.first, each.seqs.last) for each in unknown)
+    gaps = tuple(itertools.islice(itertools.chain(row_states.gaps(connection), new_gaps), GAPS_MAX))
     return MergeReport(
         rows,
         truncated,
         shards=len(due),
         quarantined=quarantined,
         blocked=tuple(sorted(blocked, key=lambda item: (item.path, item.table, item.reason))),
-        gaps=tuple(itertools.islice(gaps, GAPS_MAX)),
-        missing_rows=missing_rows,
+        gaps=gaps,
+        missing_rows=row_states.missing_rows(connection) + sum(len(each.seqs) for each in unknown),
         stopped=stopped,
         dry_run=True,
     )
-
-
-def _not_closed(gaps: Iterable[Gap], coming: Mapping[bytes, Sequence[Range]]) -> Iterator[Gap]:
-    """Yield what is left of the gaps once these rows, in order, have come."""
-    for gap in gaps:
-        seqs = Range(gap.first, gap.last)
-        for part in subtract([seqs], clip(coming.get(bytes.fromhex(gap.stream), ()), seqs)):
-            yield Gap(gap.agent, gap.stream, part.first, part.last)
 
 
 def _truncated(connection: Connection, run: SourceRun) -> list[KnownRows]:

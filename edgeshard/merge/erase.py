@@ -15,14 +15,10 @@ master erases them, and the shards are truncated as always.
 If the process is killed, or the power is cut, before step 4, nothing was erased. After it, the next merge finds that
 the list names more than the master has done, and goes on with step 5. So does a merge into an older master that was put
 back. The rows stay in the ranges of the master, so no copy of a shard, a hub or a bundle brings them back.
-
-The list has addresses, and not the condition. So rows that are missing are not examined, and the report names them:
-once a database that has them was merged, the erasure is to be repeated.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -33,11 +29,11 @@ from edgeshard import sqlite
 from edgeshard.errors import DiskBudgetError
 from edgeshard.files import fingerprint, paths, store_folder
 from edgeshard.format.ranges import intersect, size
-from edgeshard.master import database, erasures, receipts, row_states
+from edgeshard.master import database, erasures, receipts
 from edgeshard.merge import locks
 from edgeshard.merge.dry_run import dry_run
 from edgeshard.merge.merger import Merger
-from edgeshard.reports import GAPS_MAX, ErasedElsewhere, EraseReport, MergeReport, Quarantined
+from edgeshard.reports import ErasedElsewhere, EraseReport, MergeReport, Quarantined
 from edgeshard.retention import erase, erased_file, refresh
 from edgeshard.retention.erased_file import ErasedStream
 from edgeshard.sqlite import Connection
@@ -81,14 +77,7 @@ def preview(root: Path, table: str, where: str, params: Any) -> EraseReport:
     pending = dry_run(path, store_folder.resolve_shards(root), (), lambda: False)
     found = erase.find(path, table, where, params)
     report = _report(path, sum(size(each.seqs) for each in found), found, _not_merged(pending))
-    return attrs.evolve(
-        report,
-        pending=pending.rows,
-        gaps=pending.gaps,
-        missing_rows=pending.missing_rows,
-        is_wal_emptied=True,
-        dry_run=True,
-    )
+    return attrs.evolve(report, pending=pending.rows, is_wal_emptied=True, dry_run=True)
 
 
 def _merge(merger: Merger, root: Path) -> tuple[Quarantined, ...]:
@@ -125,13 +114,11 @@ def _report(path: Path, rows: int, erased: Sequence[ErasedStream], unexamined: t
     try:
         with database.translate_errors(_ACTION, path), sqlite.read_snapshot(connection):
             elsewhere = tuple(_elsewhere(connection, erased))
-            gaps = tuple(itertools.islice(row_states.gaps(connection), GAPS_MAX))
-            missing_rows = row_states.missing_rows(connection)
     finally:
         connection.close()
     with sqlite.translate_errors(_ACTION, str(path)):
         is_wal_emptied = not fingerprint.size(paths.wal(path))
-    return EraseReport(rows, 0, unexamined, elsewhere, is_wal_emptied, gaps=gaps, missing_rows=missing_rows)
+    return EraseReport(rows, 0, unexamined, elsewhere, is_wal_emptied)
 
 
 def _elsewhere(connection: Connection, erased: Sequence[ErasedStream]) -> list[ErasedElsewhere]:

@@ -6,9 +6,7 @@ import attrs
 
 from edgeshard import units
 from edgeshard.reports.base import Report
-from edgeshard.reports.merge import GAPS_MAX
-from edgeshard.reports.phrases import count_missing
-from edgeshard.reports.rows import Gap, Quarantined
+from edgeshard.reports.rows import Quarantined
 
 
 @attrs.frozen(repr=False)
@@ -34,9 +32,6 @@ class EraseReport(Report):
         rows: rows erased from the master, which held all rows that could be merged by then.
         pending: a dry run: rows in shards that were not examined, because they would be merged first. Otherwise 0.
         unexamined: shards whose rows, or some of them, could not be merged and so were not examined, with the reason.
-        gaps: rows that are missing from the master, so nobody knows whether they meet the condition; the first
-            `GAPS_MAX` gaps. Merge a database that has them, or accept their loss, and erase again.
-        missing_rows: how many rows are missing, in these and all other gaps.
         elsewhere: the databases that hold some of the rows, as their receipts say.
         is_wal_emptied: whether the master's WAL was emptied. If not, it has copies of the rows until a later merge.
         dry_run: whether nothing was changed.
@@ -50,27 +45,21 @@ class EraseReport(Report):
     elsewhere: tuple[ErasedElsewhere, ...] = ()
     is_wal_emptied: bool = True
     dry_run: bool = False
-    gaps: tuple[Gap, ...] = ()
-    missing_rows: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether all rows of the store were examined, and the WAL was emptied."""
-        return not self.unexamined and not self.gaps and self.is_wal_emptied
+        return not self.unexamined and self.is_wal_emptied
 
     def _line(self) -> str:
         line = f"{'would erase' if self.dry_run else 'erased'} {units.count(self.rows, 'row')}"
         if self.pending:
             line += f"; {units.count(self.pending, 'pending row')} would be merged and examined first"
-        could = "could" if not self.dry_run else "can"
         if self.unexamined:
+            could = "could" if not self.dry_run else "can"
             first = next((each for each in self.unexamined if each.is_denied), self.unexamined[0])
             line += f"; {units.count(len(self.unexamined), 'shard')} {could} not be examined: {first.path}"
             line += f": {first.reason}" if first.is_denied else ""
-        if self.gaps:
-            more = " and more" if len(self.gaps) == GAPS_MAX else ""
-            line += f"; {count_missing(self.missing_rows, len(self.gaps))}{more}, and {could} not be examined: merge a "
-            line += "database that has them, or accept their loss, and erase again"
         if not self.is_wal_emptied:
             line += "; another program reads the master, so its WAL has copies of them until a later merge"
         for each in self.elsewhere:

@@ -26,8 +26,8 @@ class VerifyReport(Report):
         losses: the same rows, with where they are.
         database: the master's id, in hexadecimal, by which other databases know it.
         pruned: rows that this master deleted by rule, per rule, collected tombstones included; they are not gaps.
-        states: all rows that the master knows to exist, by what became of them. Rows in shards that it does not know
-            of are not counted.
+        states: all known rows, by what became of them. Rows in shards are not counted: what is pending there is
+            missing, if it is known at all, except for rows that are blocked in a shard.
         unnamed: why rows may be missing that cannot be named, or "".
         by_hand: rows that somebody deleted with another program, and whose loss nobody accepted (`accept_loss`).
         accepted: losses that somebody accepted.

@@ -259,8 +259,7 @@ class History:
             elsewhere |= truncated_addresses(store.root / "shards" / shard)
         with_shards = states_of_each_row(store.master_path, pending, elsewhere)
         assert status.states.as_dict() == _as_dict(with_shards)
-        of_master = states_of_each_row(store.master_path, pending, elsewhere, only_known=True)
-        assert verified.states.as_dict() == _as_dict(of_master)
+        assert verified.states.as_dict() == _as_dict(states_of_each_row(store.master_path, set(), elsewhere))
         assert () == contradictions(verified)
         assert [] == entries_without_stream(store.master_path)
         assert sum(map(len, status.gaps)) == status.states.missing == status.master.missing_rows
@@ -351,16 +350,13 @@ def _record_tables(connection: Connection) -> list[str]:
     return [name for (name,) in sqlite.fetch(connection, "SELECT DISTINCT table_name FROM _edgeshard_columns")]
 
 
-def states_of_each_row(
-    path: Path, pending: set[Address], elsewhere: set[Address], *, only_known: bool = False
-) -> Counter[str]:
+def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address]) -> Counter[str]:
     """Look at each known row of a master by itself, and count what became of it.
 
     Args:
         path: the master.
         pending: the rows in the store's shards.
         elsewhere: rows that are known to exist from what lies next to the master.
-        only_known: leave out pending rows that nobody but their shard knows to exist, or that the master explains.
     """
     connection = database.open_master(path, writable=False)
     try:
@@ -385,13 +381,7 @@ def states_of_each_row(
         held |= retired
         pending, elsewhere = pending - held, elsewhere - held
         last_seqs = "SELECT stream_no, 1, last_seq FROM _edgeshard_streams WHERE last_seq > 0"
-        known = _seqs(connection, streams, last_seqs) | elsewhere
-        if only_known:
-            lasts: Counter[bytes] = Counter()
-            for stream_id, seq in known:
-                lasts[stream_id] = max(seq, lasts[stream_id])
-            pending = {(stream_id, seq) for stream_id, seq in pending if seq <= lasts[stream_id]} - collected - pruned
-        known |= pending
+        known = _seqs(connection, streams, last_seqs) | pending | elsewhere
         counted = Counter(_state(row, rows, in_blocks_or_superseded, pending, collected, pruned) for row in known)
         return counted + _retired_states(connection, len(retired))
     finally:

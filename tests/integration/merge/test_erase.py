@@ -218,44 +218,6 @@ def test_what_cannot_be_examined_is_named(store: edgeshard.Store) -> None:
     assert 3 == command("erase", store.root, "agent_data", "--where", SECRET).returncode
 
 
-def test_missing_rows_are_not_examined_and_named(store: edgeshard.Store, tmp_path: Path) -> None:
-    with store.shard("b") as shard:
-        shard.write({"n": 0, "user": "bob"})
-    store.merge()
-    store.snapshot(tmp_path / "older.db")
-    with store.shard("a") as shard:
-        shard.write({"n": 1, "user": "ada"})
-    store.merge()
-    restored = store.restore(tmp_path / "older.db")
-    for dry_run in (True, False):
-        report = store.erase("agent_data", SECRET, dry_run=dry_run)
-        assert (0, 1, False) == (report.rows, report.missing_rows, report.complete)
-        assert restored.gaps == report.gaps
-        assert "erase again" in str(report)
-    done = command("erase", store.root, "agent_data", "--where", SECRET, "--yes")
-    assert (3, True) == (done.returncode, str(report.gaps[0]) in done.stdout)
-    store.merge([restored.replaced])
-    assert [0, 1] == numbers(store)
-    report = store.erase("agent_data", SECRET)
-    assert (1, True, [0]) == (report.rows, report.complete, numbers(store))
-
-
-def test_rows_whose_loss_was_accepted_do_not_keep_an_erasure_from_being_complete(
-    store: edgeshard.Store, tmp_path: Path
-) -> None:
-    with store.shard("a") as shard:
-        shard.write({"n": 1, "user": "ada"})
-    store.merge()
-    store.snapshot(tmp_path / "older.db")
-    with store.shard("a") as shard:
-        shard.write({"n": 2, "user": "ada"})
-    store.merge()
-    store.restore(tmp_path / "older.db")
-    store.accept_loss(why="card broke")
-    report = store.erase("agent_data", SECRET)
-    assert (1, (), True) == (report.rows, report.gaps, report.complete)
-
-
 @pytest.mark.parametrize("change", ["first_id = first_id + 1", "first = first + 1"])
 def test_no_other_row_is_erased_if_the_master_contradicts_itself(store: edgeshard.Store, change: str) -> None:
     with store.shard("a") as shard:
