@@ -18,12 +18,13 @@ from edgeshard.files import atomic_file, fingerprint, folders
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master import erasures, extents, leftovers, pruned_ranges, superseded
-from edgeshard.merge import apply, chunk, conflicts, reap, truncate
+from edgeshard.merge import apply, chunk, conflicts, master_handle, reap, truncate
 from edgeshard.merge.quota import MergeQuota
 from edgeshard.merge.removal_notes import RemovalNotes
 from edgeshard.merge.target import Target
 from edgeshard.records import hlc
 from edgeshard.retention import erase, erased_file, plan, prune, window
+from edgeshard.shard import open as shard_open
 from edgeshard.shard import truncations
 from edgeshard.shard.shard import Shard
 from edgeshard.sources import attach
@@ -257,6 +258,16 @@ def clock_that_goes_backwards(*_: Any) -> hlc.HybridClock:
 _handles = itertools.count(1)
 
 
+class _NoFileHasBytes:
+    """In place of `fingerprint`: a WAL that was left behind is not seen."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(fingerprint, name)
+
+    def size(self, _: Any) -> int:
+        return 0
+
+
 class _FoldersWithoutSync:
     """Stands in for the module `folders`, but syncs no folder."""
 
@@ -277,7 +288,10 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "truncate without a durable commit": truncate_without_a_commit,
     "OR IGNORE with a wrong range": lambda: [(apply, "_copy_block", ignore_with_wrong_range)],
     "do not record truncations": lambda: [(truncations, "record", truncation_is_not_recorded)],
-    "do not sync at durability power": lambda: [(Shard, "sync", sync_at_power_does_nothing)],
+    "do not sync at durability power": lambda: [
+        (Shard, "sync", sync_at_power_does_nothing),
+        (shard_open, "fingerprint", _NoFileHasBytes()),
+    ],
     "prune at NORMAL": lambda: [(prune, "_begin", prune_at_normal)],
     "delete the ranges of pruned rows": lambda: [(window, "delete", delete_ranges_of_pruned_rows)],
     "record pruned rows in a separate transaction": record_pruned_rows_separately,
@@ -370,7 +384,10 @@ PROCEDURE_MUTANTS: dict[str, tuple[str, list[Patch]]] = {
         [(atomic_file, "publish", publish_without_syncing_the_folder)],
     ),
     "leave unfinished masters": ("budget merge", [(leftovers, "remove", nothing_is_removed)]),
-    "leave the WAL of a dead merger": ("budget merge", [(MergeQuota, "_is_wal_too_long", wal_is_never_too_long)]),
+    "leave the WAL of a dead merger": (
+        "budget merge",
+        [(MergeQuota, "_is_wal_too_long", wal_is_never_too_long), (master_handle, "fingerprint", _NoFileHasBytes())],
+    ),
     "drop rows before shards are truncated": ("budget drop", [(MergeQuota, "opened", rows_are_dropped_first)]),
     "do not sync the name of the quotas": ("large transaction", [(quotas, "folders", _FoldersWithoutSync())]),
 }
