@@ -15,6 +15,7 @@ from edgeshard.cli import exits
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import ConfigurationError
 from edgeshard.files import paths, targets
+from tests.support.forms import others_slow
 from tests.support.processes import command
 from tests.support.stores import new_store, numbers
 
@@ -152,7 +153,7 @@ def test_a_folder_of_shards_that_is_elsewhere_is_known_by_all_its_names(tmp_path
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "link to nothing", "link to a shard", "FIFO", "socket"])
-@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("write", others_slow(WRITES, [*WRITES][:2]))
 def test_what_is_no_regular_file_is_not_replaced(data: edgeshard.Store, tmp_path: Path, write: str, kind: str) -> None:
     target, other = tmp_path / "target", tmp_path / "other.html"
     other.write_text("")
@@ -183,7 +184,7 @@ def test_a_file_of_somebody_elses_stays(data: edgeshard.Store, tmp_path: Path, w
     assert content == target.read_text()
 
 
-@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("write", others_slow(WRITES, ["snapshot"]))
 @pytest.mark.parametrize("name", ["status.html", "backup.db", "masters.db", "shards.html", "pages/status.html"])
 def test_a_user_may_keep_files_in_the_folder_of_a_store(tmp_path: Path, write: str, name: str) -> None:
     store = filled(tmp_path / "data")

@@ -15,6 +15,7 @@ from edgeshard.files import fingerprint
 from edgeshard.inspect import verify
 from edgeshard.master import damage as master_damage
 from tests.support.damaged_masters import DAMAGE, damage, overwrite_root
+from tests.support.forms import others_slow
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
 from tests.support.stores import new_store, numbers
@@ -156,7 +157,7 @@ def test_status_says_that_the_master_is_damaged(filled: edgeshard.Store) -> None
 MASTER_TABLES = sorted(format.REQUIRED_TABLES[format.MASTER])
 
 
-@pytest.mark.parametrize("name", MASTER_TABLES)
+@pytest.mark.parametrize("name", others_slow(MASTER_TABLES, ["_edgeshard_missing", "_edgeshard_ranges"]))
 def test_a_merge_that_finds_the_master_damaged_has_deleted_nothing_from_a_shard(
     filled: edgeshard.Store, name: str
 ) -> None:

@@ -300,6 +300,7 @@ def test_nobody_waits_without_limit_for_a_merger_that_is_stopped(
     assert 1 == store.query("select count(*) from agent_data", fresh=True)[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(PATIENCE_S)
 def test_nobody_waits_without_limit_for_a_merger_that_commits_nothing(
     store: edgeshard.Store, hanging: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
@@ -317,6 +318,7 @@ def test_a_merger_at_work_is_waited_for(
     assert merge_locks.merge_lock(store.root, -1, lambda: time.monotonic() > began + 1.0) is None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(PATIENCE_S)
 def test_a_watcher_outlives_a_merger_that_is_stopped(store: edgeshard.Store, hanging: subprocess.Popen[str]) -> None:
     stop(hanging)

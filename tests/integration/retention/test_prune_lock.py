@@ -20,6 +20,7 @@ from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, MergeInProgressError, StorageBusyError, StorageIOError
 from edgeshard.files import locks
 from edgeshard.retention import plan, row_rules, shrink, window
+from tests.support.forms import others_slow
 from tests.support.last_known import LastKnown
 from tests.support.processes import command, sql
 from tests.support.stores import numbers
@@ -191,7 +192,7 @@ def held_by_another(path: Path, held_s: float = HELD_S) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("lock_wait", [-1, -0.5, 60])
+@pytest.mark.parametrize("lock_wait", others_slow([-1, -0.5, 60], [-1]))
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_a_prune_waits_for_another_process_that_writes(
     merged: edgeshard.Store, lock_wait: float, by_hand: bool
@@ -205,7 +206,7 @@ def test_a_prune_waits_for_another_process_that_writes(
     assert (ROWS - 1 - by_hand, [ROWS - 1]) == (report.rows, numbers(merged))
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("by_hand", others_slow([False, True], [True]))
 def test_a_prune_that_does_not_wait_says_that_the_master_is_locked(merged: edgeshard.Store, by_hand: bool) -> None:
     if by_hand:
         sql(merged.master_path, "delete from agent_data where data ->> 'n' = 0")

@@ -21,6 +21,7 @@ from edgeshard import cli
 from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, TableError
 from edgeshard.options import MAX_INTERVAL_S
 from edgeshard.retention import quantities
+from tests.support.forms import others_slow
 from tests.support.processes import sql
 
 #: Nobody listens there.
@@ -231,7 +232,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", others_slow(COMMANDS, COMMANDS[:3]))
 def test_a_command_tells_what_is_wrong_with_a_value(
     line: str, prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

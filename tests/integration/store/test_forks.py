@@ -20,6 +20,7 @@ from edgeshard.errors import ShardForkedError, StorageError
 from edgeshard.files import paths
 from edgeshard.master import database
 from edgeshard.sqlite import forks
+from tests.support.forms import others_slow
 from tests.support.processes import command, python
 from tests.support.stores import numbers, shard_path
 
@@ -243,9 +244,9 @@ def watched(store: edgeshard.Store) -> Iterator[edgeshard.Shard]:
             yield shard
 
 
-@pytest.mark.parametrize("does", [write, merge, fork_again, fork_again_later, begin_program])
+@pytest.mark.parametrize("does", others_slow([write, merge, fork_again, fork_again_later, begin_program], [write]))
 @pytest.mark.parametrize("is_in_use", [False, True], ids=["idle", "in a transaction"])
-@pytest.mark.parametrize("opens", [draft, written, emptied, limited, watched])
+@pytest.mark.parametrize("opens", others_slow([draft, written, emptied, limited, watched], [written, watched]))
 def test_each_acknowledged_row_is_in_the_store_once(
     store: edgeshard.Store,
     opens: Callable[[edgeshard.Store], contextlib.AbstractContextManager[edgeshard.Shard]],

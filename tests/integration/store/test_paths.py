@@ -27,6 +27,7 @@ from edgeshard.errors import ConfigurationError, EdgeshardError
 from edgeshard.files import folders
 from edgeshard.master import database
 from edgeshard.merge import locks
+from tests.support.forms import others_slow
 from tests.support.processes import command
 
 DSN = "postgresql://nobody@127.0.0.1:1/none"
@@ -514,7 +515,7 @@ def twins(original: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pla
     return plain, linked
 
 
-@pytest.mark.parametrize("name", [*METHODS, *ON_SHARDS])
+@pytest.mark.parametrize("name", others_slow([*METHODS, *ON_SHARDS], ON_SHARDS))
 def test_a_store_with_linked_shards_does_what_any_store_does(name: str, twins: tuple[Place, Place]) -> None:
     call = (METHODS | ON_SHARDS)[name]
     plain, linked = (_outcome(partial(call, place.data, place.folder / "out"), place.folder) for place in twins)
