@@ -87,7 +87,7 @@ class MasterHandle:
             sqlite.shrink_wal(self.connection)
 
     def abandon(self, error: BaseException) -> None:
-        """Close the master after an error; if it was one of the disk, what is in the WAL may not be on the disk."""
+        """Close the master after an error. After one of the disk, what is in the WAL may not have reached it."""
         self._has_failed_sync = self._has_failed_sync or isinstance(error, StorageIOError)
         self.close()
 

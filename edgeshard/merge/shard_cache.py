@@ -19,7 +19,7 @@ from edgeshard.format.ranges import Range
 from edgeshard.master import identity, shard_states
 from edgeshard.sqlite import Connection
 
-#: What is recorded of a file of which nothing is.
+#: What the master records of a file that it does not know: no state, no reason, no denial.
 _NOTHING: Final[tuple[State, str, bool]] = ((), "", False)
 
 

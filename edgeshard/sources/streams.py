@@ -424,7 +424,7 @@ def _check_ranges(source: Source, stream_no: int, ranges: Sequence[Range]) -> No
 
 
 def _pruners(connection: Connection, source: Source) -> str:
-    """Return which databases pruned anything, as `_read_pruned` takes them: the key of a pruned range begins so."""
+    """Return the databases that pruned rows, as JSON for `_read_pruned`, which looks up their ranges by key."""
     sql = f"SELECT DISTINCT is_own, database_id FROM {quote(source.schema)}._edgeshard_pruned_ranges"
     found = sqlite.fetch_typed(connection, source.path, (int, bytes), sql)
     return json.dumps([(is_own, database_id.hex()) for is_own, database_id in found])
